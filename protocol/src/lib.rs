@@ -1,0 +1,1 @@
+//! Wire messages between the Segno control plane and its executors.

@@ -1,0 +1,1 @@
+//! The Segno control plane.

@@ -1,0 +1,2 @@
+//! The `segno` binary.
+fn main() {}
