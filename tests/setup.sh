@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs what `make test` needs beyond the toolchains and is not there yet: the PostgreSQL server,
+# Python's venv module, a C compiler. Safe to repeat; does nothing on a machine that has them.
+#
+# Needs root and apt for that. Elsewhere it prints what to install; the stages that lack something
+# are then skipped by tests/run.py, with the reason.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+missing=()
+"$here/postgres.sh" --find >/dev/null || missing+=(postgresql)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+command -v cc >/dev/null || missing+=(build-essential)
+
+if ! command -v cargo >/dev/null && [[ ! -x $HOME/.cargo/bin/cargo ]]; then
+    echo "setup: no Rust toolchain found; install one from https://rustup.rs" >&2
+fi
+if ((${#missing[@]} == 0)); then
+    exit 0
+fi
+if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+    echo "setup: please install (names of Debian's packages): ${missing[*]}" >&2
+    exit 0
+fi
+
+echo "setup: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    # Only the programs are wanted, not a cluster of the machine's own that starts at boot.
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+fi
+{
+    apt-get update
+    apt-get install --yes --no-install-recommends "${missing[@]}"
+} >&2
