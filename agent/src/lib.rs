@@ -1,1 +1,3 @@
 //! Durable workflows for Rust.
+
+pub mod system_database;

@@ -1,0 +1,336 @@
+//! The system database: where workflows, steps and messages are checkpointed.
+//!
+//! On Postgres it is the database (schema `dbos` unless named otherwise) that the official DBOS
+//! Transact SDKs use too, so everything here keeps to their rules. On SQLite it is a file of our own
+//! with the same tables.
+//!
+//! One concept a file; queries are written once through the `statement` module and run on either database.
+
+mod error;
+mod migrations;
+mod statement;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Postgres, Sqlite};
+
+pub use error::DatabaseError;
+pub use statement::Dialect;
+pub(crate) use statement::{Row, Statement};
+
+/// The queue that recovered, resumed and forked workflows go to when they have none of their own.
+pub const INTERNAL_QUEUE: &str = "_dbos_internal_queue";
+
+/// Version of the schema that this library creates and needs.
+pub const SCHEMA_VERSION: i64 = migrations::CURRENT;
+
+/// How long a listing may run on the server before it is abandoned (Postgres only).
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to connect to a system database.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Postgres schema; any name. Not used on SQLite.
+    pub schema: String,
+    /// Size of the connection pool (of the readers on SQLite, which has one writer besides).
+    pub max_connections: u32,
+    /// How long to wait for a connection.
+    pub acquire_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { schema: "dbos".to_owned(), max_connections: 10, acquire_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The connections behind a [`SystemDatabase`].
+#[derive(Debug, Clone)]
+pub enum Pool {
+    /// A pool of Postgres connections.
+    Postgres(PgPool),
+    /// SQLite: any number of readers and exactly one writer, so that writers of one process never
+    /// meet in `SQLITE_BUSY`. In memory both are the same single connection.
+    Sqlite {
+        /// For statements that only read.
+        readers: SqlitePool,
+        /// For everything else.
+        writer: SqlitePool,
+    },
+}
+
+/// A connected system database; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SystemDatabase {
+    pool: Pool,
+    schema: String,
+    prefix: String,
+}
+
+impl SystemDatabase {
+    /// Connects to `postgres://…`, `postgresql://…`, `sqlite://path` or `sqlite::memory:`.
+    ///
+    /// A missing database is created when the role may do that. Tables are not touched: call
+    /// [`migrate`](Self::migrate) or [`verify`](Self::verify) next.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Url`] if the URL is malformed, [`DatabaseError::Sql`] if nothing answers there.
+    pub async fn connect(url: &str, options: Options) -> Result<Self, DatabaseError> {
+        let scheme = url.split(':').next().unwrap_or_default();
+        match scheme {
+            "postgres" | "postgresql" => Self::connect_postgres(url, options).await,
+            "sqlite" => Self::connect_sqlite(url, options).await,
+            _ => Err(DatabaseError::Url(
+                "it must begin with postgres://, postgresql:// or sqlite://".to_owned(),
+            )),
+        }
+    }
+
+    async fn connect_postgres(url: &str, options: Options) -> Result<Self, DatabaseError> {
+        // The parser's own message may quote the URL, password included.
+        let connect = PgConnectOptions::from_str(url).map_err(|_| {
+            DatabaseError::Url("not a valid Postgres URL (postgres://user:password@host:5432/database)".to_owned())
+        })?;
+        create_database_if_missing(&connect).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(2))
+            .acquire_timeout(options.acquire_timeout)
+            // A ping costs a round trip: only connections that sat idle are worth one.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > Duration::from_secs(1) {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            // A stuck client must not hold row locks for ever.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query("SET idle_in_transaction_session_timeout = '60s'").execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(connect)
+            .await?;
+        let prefix = format!("{}.", quote_identifier(&options.schema));
+        Ok(Self { pool: Pool::Postgres(pool), schema: options.schema, prefix })
+    }
+
+    async fn connect_sqlite(url: &str, options: Options) -> Result<Self, DatabaseError> {
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let connect = SqliteConnectOptions::from_str(url)
+            .map_err(|e| DatabaseError::Url(format!("not a valid SQLite URL (sqlite://path): {e}")))?
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(30))
+            .synchronous(SqliteSynchronous::Full);
+        let connect = if in_memory { connect } else { connect.journal_mode(SqliteJournalMode::Wal) };
+        if !in_memory
+            && let Some(folder) = connect.get_filename().parent().filter(|p| !p.as_os_str().is_empty())
+        {
+            std::fs::create_dir_all(folder).map_err(|e| {
+                DatabaseError::Url(format!("cannot create the folder {}: {e}", folder.display()))
+            })?;
+        }
+        let single = || {
+            SqlitePoolOptions::new()
+                .max_connections(1)
+                .min_connections(1)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .acquire_timeout(options.acquire_timeout)
+                .test_before_acquire(false)
+        };
+        let writer = single().connect_with(connect.clone()).await?;
+        let readers = if in_memory {
+            writer.clone()
+        } else {
+            SqlitePoolOptions::new()
+                .max_connections(options.max_connections.max(1))
+                .acquire_timeout(options.acquire_timeout)
+                .test_before_acquire(false)
+                .connect_with(connect)
+                .await?
+        };
+        Ok(Self { pool: Pool::Sqlite { readers, writer }, schema: options.schema, prefix: String::new() })
+    }
+
+    /// Creates the schema, or brings it up to [`SCHEMA_VERSION`]. Safe to call from any number of
+    /// processes at once, of other SDKs too.
+    ///
+    /// # Errors
+    /// [`DatabaseError::SchemaTooOld`] below version 100, [`DatabaseError::SchemaUnusable`] for tables
+    /// of another layout.
+    pub async fn migrate(&self) -> Result<(), DatabaseError> {
+        migrations::migrate(self).await
+    }
+
+    /// Checks that the schema is current without changing anything.
+    ///
+    /// # Errors
+    /// [`DatabaseError::SchemaOutdated`] if it is not.
+    pub async fn verify(&self) -> Result<(), DatabaseError> {
+        migrations::verify(self).await
+    }
+
+    /// The Postgres schema name.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// What precedes a table name in SQL: `"dbos".` on Postgres, nothing on SQLite.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The kind of database.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self.pool {
+            Pool::Postgres(_) => Dialect::Postgres,
+            Pool::Sqlite { .. } => Dialect::Sqlite,
+        }
+    }
+
+    /// The connections.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Closes all connections, waiting for those in use.
+    pub async fn close(&self) {
+        match &self.pool {
+            Pool::Postgres(pool) => pool.close().await,
+            Pool::Sqlite { readers, writer } => {
+                readers.close().await;
+                writer.close().await;
+            }
+        }
+    }
+
+    /// Begins a statement with `sql`.
+    pub(crate) fn sql(&self, sql: &str) -> Statement {
+        Statement::new(self.dialect(), &self.prefix).push(sql)
+    }
+
+    /// Runs a statement that only reads.
+    pub(crate) async fn read(&self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        match &self.pool {
+            Pool::Postgres(pool) => statement.fetch_postgres(pool).await,
+            Pool::Sqlite { readers, .. } => statement.fetch_sqlite(readers).await,
+        }
+    }
+
+    /// Runs a listing: as [`read`](Self::read), but the server gives up after 30 seconds.
+    pub(crate) async fn read_listing(&self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        let Pool::Postgres(pool) = &self.pool else { return self.read(statement).await };
+        let mut transaction = pool.begin().await?;
+        let limit = format!("SET LOCAL statement_timeout = {}", LISTING_TIMEOUT.as_millis());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *transaction).await?;
+        let rows = statement.fetch_postgres(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    /// Runs a single writing statement; returns the number of rows it changed.
+    pub(crate) async fn write(&self, statement: Statement) -> Result<u64, DatabaseError> {
+        match &self.pool {
+            Pool::Postgres(pool) => statement.execute_postgres(pool).await,
+            Pool::Sqlite { writer, .. } => statement.execute_sqlite(writer).await,
+        }
+    }
+
+    /// Runs a single writing statement with `RETURNING`.
+    pub(crate) async fn write_returning(&self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        match &self.pool {
+            Pool::Postgres(pool) => statement.fetch_postgres(pool).await,
+            Pool::Sqlite { writer, .. } => statement.fetch_sqlite(writer).await,
+        }
+    }
+
+    /// Begins a writing transaction; dropped without [`Transaction::commit`] it is rolled back.
+    pub(crate) async fn begin(&self) -> Result<Transaction, DatabaseError> {
+        Ok(match &self.pool {
+            Pool::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+            // Taking the write lock at once avoids failing later on an upgrade of the lock.
+            Pool::Sqlite { writer, .. } => Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+        })
+    }
+}
+
+/// A writing transaction on either database.
+pub(crate) enum Transaction {
+    Postgres(sqlx::Transaction<'static, Postgres>),
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+impl Transaction {
+    /// Runs a statement and returns its rows.
+    pub(crate) async fn fetch(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        match self {
+            Self::Postgres(transaction) => statement.fetch_postgres(&mut **transaction).await,
+            Self::Sqlite(transaction) => statement.fetch_sqlite(&mut **transaction).await,
+        }
+    }
+
+    /// Runs a statement and returns the number of rows it changed.
+    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<u64, DatabaseError> {
+        match self {
+            Self::Postgres(transaction) => statement.execute_postgres(&mut **transaction).await,
+            Self::Sqlite(transaction) => statement.execute_sqlite(&mut **transaction).await,
+        }
+    }
+
+    /// Makes everything durable.
+    pub(crate) async fn commit(self) -> Result<(), DatabaseError> {
+        match self {
+            Self::Postgres(transaction) => transaction.commit().await?,
+            Self::Sqlite(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Quotes a name for SQL.
+pub(crate) fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Creates the database that `options` names if the server says it does not exist.
+async fn create_database_if_missing(options: &PgConnectOptions) -> Result<(), DatabaseError> {
+    const UNDEFINED_DATABASE: &str = "3D000";
+    const DUPLICATE_DATABASE: &str = "42P04";
+    let code = |e: &sqlx::Error| e.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
+
+    let missing = match sqlx::PgConnection::connect_with(options).await {
+        Ok(connection) => return Ok(connection.close().await?),
+        Err(e) if code(&e).as_deref() == Some(UNDEFINED_DATABASE) => e,
+        Err(e) => return Err(e.into()),
+    };
+    let Some(name) = options.get_database() else { return Err(missing.into()) };
+    let maintenance = options.clone().database("postgres");
+    let create = format!("CREATE DATABASE {}", quote_identifier(name));
+    let created = async {
+        let mut connection = sqlx::PgConnection::connect_with(&maintenance).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut connection).await?;
+        connection.close().await
+    }
+    .await;
+    match created {
+        Ok(()) => Ok(()),
+        // Another process was faster (the catalog's own unique index may report it, too).
+        Err(e) if matches!(code(&e).as_deref(), Some(DUPLICATE_DATABASE | "23505")) => Ok(()),
+        Err(e) => {
+            tracing::warn!(database = name, error = %e, "could not create the missing system database");
+            Err(missing.into())
+        }
+    }
+}
