@@ -1,0 +1,272 @@
+//! Executor sessions, and the only way to talk to an executor: [`Hub::request`].
+//!
+//! One reader and one writer task serve a socket; neither ever waits for the other, for the store or
+//! for a caller, so pings are answered whatever happens. A session's requests wait in an
+//! [`outbox`] that knows what may be sent now; [`routing`] decides who is asked and who is asked
+//! next; the [`registry`] knows who is connected and who may be.
+//!
+//! The hub writes no row. [`crate::recovery`] looks at who is connected ([`Hub::connected`]) and who
+//! went ([`Hub::take_departed`]) and writes it down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use segno_protocol::Message;
+use tokio::sync::Notify;
+
+use crate::store::apps::AppRow;
+use crate::telemetry::Metrics;
+
+mod accept;
+mod features;
+mod outbox;
+mod penalty;
+mod registry;
+mod routing;
+mod session;
+mod versions;
+
+pub use accept::intercept;
+pub(crate) use session::Session;
+
+use features::Features;
+use penalty::PenaltyBox;
+use registry::Registry;
+use versions::LatestVersions;
+
+/// Who is to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This executor and nobody else.
+    Executor {
+        /// Its id.
+        id: String,
+        /// Its application version: the same id with another version is another executor.
+        version: String,
+    },
+    /// Any connected executor of the application.
+    AnyHealthy,
+    /// Any that runs this application version.
+    Version(String),
+    /// Any that runs the application's latest version.
+    LatestVersion,
+}
+
+/// What kind of request it is: decides deadlines, order in the queue, and what a failure allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Changes nothing: after a failure the next executor is asked. 12 s each, 24 s in all.
+    Read,
+    /// Changes something: asked again elsewhere only if it was surely not delivered, or if it is
+    /// harmless to repeat. 24 s in all.
+    Mutation {
+        /// Whether doing it twice does the same as doing it once.
+        idempotent: bool,
+    },
+    /// The server's own work, with this deadline for each executor asked. Reads go on to the next
+    /// executor after a failure, everything else stays where it was sent.
+    Background(Duration),
+}
+
+/// Why a request to an executor has no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HubError {
+    /// Nobody is connected.
+    #[error("no executor is connected")]
+    NoExecutor,
+    /// Somebody is connected, but nobody of the version needed.
+    #[error("no connected executor runs application version {0:?}")]
+    NoExecutorOfVersion(String),
+    /// Somebody was asked, nobody answered.
+    #[error("asked {tried} executor(s), none answered: {reason}")]
+    NoAnswer {
+        /// How many were asked.
+        tried: usize,
+        /// What happened to the last one.
+        reason: String,
+    },
+    /// The executor answered with an error.
+    #[error("{message}")]
+    Remote {
+        /// Its words, possibly with a traceback.
+        message: String,
+    },
+    /// No connected executor knows this message.
+    #[error("{language} SDK {sdk_version} does not know the message {type}", type = .r#type)]
+    UnknownMessage {
+        /// The message.
+        r#type: &'static str,
+        /// The language of the executor asked last.
+        language: String,
+        /// The SDK version of the executor asked last.
+        sdk_version: String,
+    },
+    /// The answer is larger than a message may be.
+    #[error("the answer is larger than {limit} bytes; ask for less at a time")]
+    TooLarge {
+        /// The limit, bytes.
+        limit: usize,
+    },
+}
+
+/// One connected executor.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// The application it belongs to.
+    pub app_id: String,
+    /// Its id, unique in the application together with the version.
+    pub executor_id: String,
+    /// The application version it runs.
+    pub version: String,
+    /// Its host's name.
+    pub hostname: Option<String>,
+    /// `python`, `typescript`, `go`, `java`, `rust`, …
+    pub language: Option<String>,
+    /// Version of its SDK.
+    pub sdk_version: Option<String>,
+    /// What its user attached to it.
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    /// How long it has been connected.
+    pub connected_for: Duration,
+    /// How long it has let requests time out, while its socket lives.
+    pub unresponsive_for: Option<Duration>,
+    /// Requests sent and not answered.
+    pub outstanding: usize,
+}
+
+/// Limits and intervals. The defaults are those of the protocol's timing: change them in tests only.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Between two pings of ours.
+    pub ping_every: Duration,
+    /// Silence after which a socket counts as lost. Executors ping every 20 s.
+    pub read_deadline: Duration,
+    /// For the answer to `executor_info`.
+    pub info_deadline: Duration,
+    /// For the rest of the handshake: executors give up after 5 s.
+    pub handshake_deadline: Duration,
+    /// How long one frame may take to leave.
+    pub write_deadline: Duration,
+    /// Silence of the command path after which an executor is probed.
+    pub probe_every: Duration,
+    /// Largest frame and largest message, bytes.
+    pub max_message: usize,
+    /// Window in which three replacements of one executor's socket mean two processes of one id.
+    pub flapping_window: Duration,
+    /// How long dials from a refused place are refused at the handshake.
+    pub refusal: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ping_every: Duration::from_secs(15),
+            read_deadline: Duration::from_secs(30),
+            info_deadline: Duration::from_secs(10),
+            handshake_deadline: Duration::from_secs(4),
+            write_deadline: Duration::from_secs(20),
+            probe_every: Duration::from_secs(30),
+            max_message: 128 << 20,
+            flapping_window: Duration::from_secs(30),
+            refusal: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The executors connected to this instance. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    metrics: Metrics,
+    registry: Registry,
+    penalties: PenaltyBox,
+    features: Features,
+    latest: LatestVersions,
+    changed: Notify,
+}
+
+impl Hub {
+    /// A hub without sessions.
+    pub fn new(options: Options, metrics: Metrics) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                registry: Registry::new(options.flapping_window),
+                penalties: PenaltyBox::new(options.refusal),
+                features: Features::default(),
+                latest: LatestVersions::default(),
+                changed: Notify::new(),
+                options,
+                metrics,
+            }),
+        }
+    }
+
+    /// Asks an executor of `app` and returns its answer. `error_message` is checked before the
+    /// answer is believed; `success: false` is part of the answer and the caller's to judge.
+    pub async fn request<M: Message>(
+        &self,
+        app: &AppRow,
+        target: Target,
+        message: &M,
+        class: Class,
+    ) -> Result<M::Response, HubError> {
+        routing::request(self, &app.id, &app.name, target, message, class).await
+    }
+
+    /// The connected executors of an application.
+    pub fn sessions(&self, app_id: &str) -> Vec<SessionInfo> {
+        self.inner.registry.of_app(app_id).iter().map(|session| session.info()).collect()
+    }
+
+    /// Closes every session of an application: it was deleted.
+    pub async fn close_app(&self, app_id: &str) {
+        for session in self.inner.registry.of_app(app_id) {
+            session.close("the application was deleted");
+        }
+    }
+
+    /// Closes every session that was made with a key: it was revoked.
+    pub async fn close_key(&self, key_id: &str) {
+        for session in self.inner.registry.all() {
+            if session.key_id() == Some(key_id) {
+                session.close("the key was revoked");
+            }
+        }
+    }
+
+    /// Closes every session: the server shuts down.
+    pub async fn close_all(&self) {
+        for session in self.inner.registry.all() {
+            session.close("the server is shutting down");
+        }
+    }
+
+    /// Whether this executor, of this version, is connected here.
+    pub fn is_connected(&self, app_id: &str, executor_id: &str, version: &str) -> bool {
+        self.inner.registry.find(app_id, executor_id, version).is_some()
+    }
+
+    /// The application's latest version by its executors' word, cached for seconds.
+    pub async fn latest_version(&self, app: &AppRow) -> Result<String, HubError> {
+        routing::latest_version(self, &app.id, &app.name).await
+    }
+
+    /// All sessions, in the order in which they came.
+    pub(crate) fn connected(&self) -> Vec<Arc<Session>> {
+        self.inner.registry.all()
+    }
+
+    /// The sessions that ended since the last call, in the order in which they had come.
+    pub(crate) fn take_departed(&self) -> Vec<Arc<Session>> {
+        self.inner.registry.take_departed()
+    }
+
+    /// Waits until somebody came, went, fell silent or spoke again since the last call.
+    pub(crate) async fn changed(&self) {
+        self.inner.changed.notified().await;
+    }
+}
