@@ -1,0 +1,2 @@
+//! The recorder benchmark.
+fn main() {}
