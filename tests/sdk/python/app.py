@@ -26,6 +26,7 @@ from dbos import DBOS, SetWorkflowID
 DATABASE_URL = os.environ["APP_DATABASE_URL"]
 QUEUE = "journeys"
 
+
 def execute(statement: str, *values: Any) -> list[tuple]:
     with psycopg.connect(DATABASE_URL, autocommit=True) as connection:
         cursor = connection.execute(statement, values)
@@ -105,7 +106,7 @@ def main() -> None:
     DBOS(config=configuration())
     DBOS.launch()
     DBOS.register_queue(QUEUE)
-    say(executor_id=DBOS.executor_id, app_version=DBOS.application_version, pid=os.getpid())
+    say(executor_id=DBOS.executor_id, app_version=DBOS.application_version)
     for line in sys.stdin:
         order = json.loads(line)
         obey(order)

@@ -138,6 +138,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
         if isinstance(values.get("server"), Server):
             logs.append(values["server"].log)
         for log in dict.fromkeys(logs):
-            tail = log.read_text(errors="replace")[-int(os.environ.get("SEGNO_TEST_LOG_TAIL", 4000)) :]
+            tail = log.read_text(errors="replace")[
+                -int(os.environ.get("SEGNO_TEST_LOG_TAIL", 4000)) :
+            ]
             report.sections.append((f"end of {log}", tail))
     return report

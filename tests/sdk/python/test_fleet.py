@@ -10,15 +10,25 @@ from harness import App, Executor, Problem, eventually
 from harness.api import moment
 
 
-def test_an_application_and_its_executors(app: App, executor_key: str, launch: Launch, sdk: str) -> None:
+def test_an_application_and_its_executors(
+    app: App, executor_key: str, launch: Launch, sdk: str
+) -> None:
     before = app.get()
-    assert (before["status"], before["language"], before["executorTimeoutSecs"]) == ("UNAVAILABLE", None, 1)
+    assert (before["status"], before["language"], before["executorTimeoutSecs"]) == (
+        "UNAVAILABLE",
+        None,
+        1,
+    )
     assert app.executors() == []
 
     first, second = launch("first", "v1"), launch("second", "v2")
 
     after = app.get()
-    assert (after["status"], after["language"], after["id"]) == ("AVAILABLE", "python", before["id"])
+    assert (after["status"], after["language"], after["id"]) == (
+        "AVAILABLE",
+        "python",
+        before["id"],
+    )
     listed = {executor["executorId"]: executor for executor in app.executors()}
     assert set(listed) == {first.id, second.id}
     for name, executor in (("first", first), ("second", second)):
@@ -60,7 +70,7 @@ def test_versions_are_listed_newest_first(app: App, executor_key: str, launch: L
 def test_a_revoked_key_ends_its_connections(app: App, launch: Launch) -> None:
     executor: Executor = launch("connected")
 
-    app._api.call("DELETE", f"/v2/orgs/local/tokens/{app.name}", 204)
+    app.revoke_key()
 
     app.await_executor(executor.id, "DISCONNECTED")
     # The SDK dials again every second and is told why not.

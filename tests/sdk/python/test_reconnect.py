@@ -106,7 +106,9 @@ def test_taken_while_away_and_not_again_after_the_return(
 
 
 @pytest.mark.grace(3)
-def test_an_id_that_returns_with_another_version(app: App, journal: Journal, launch: Launch) -> None:
+def test_an_id_that_returns_with_another_version(
+    app: App, journal: Journal, launch: Launch
+) -> None:
     """The new version is another executor; the old one's work is neither its own nor forgotten."""
     old = launch("old", "v1", vmid="vm-7")
     journal.let_pass("wf-old", 1)
@@ -137,7 +139,9 @@ def test_an_id_that_returns_with_another_version(app: App, journal: Journal, lau
 
 
 @pytest.mark.grace(20)
-def test_a_process_that_restarts_under_its_id_rejoins(app: App, journal: Journal, launch: Launch) -> None:
+def test_a_process_that_restarts_under_its_id_rejoins(
+    app: App, journal: Journal, launch: Launch
+) -> None:
     """The same id and version within grace: to the server it merely came back."""
     first = launch("first", vmid="vm-7")
     journal.let_pass("wf-finished")
@@ -152,3 +156,31 @@ def test_a_process_that_restarts_under_its_id_rejoins(app: App, journal: Journal
     assert record["attempts"] == []
     [listed] = app.executors()
     assert (listed["executorId"], listed["status"]) == ("vm-7", "HEALTHY")
+
+
+@pytest.mark.grace(1)
+def test_a_process_that_freezes(app: App, journal: Journal, launch: Launch) -> None:
+    """Its socket stays open, so only silence betrays it. It thaws when its work is done elsewhere."""
+    frozen, taker = launch("frozen"), launch("taker")
+    journal.let_pass("wf-taken", 1)
+    frozen.start("wf-taken", 3)
+    journal.await_attempt("wf-taken", 2)
+
+    frozen.freeze()
+
+    # The server gives up on a silent socket after 30 s.
+    recovered = app.await_recovery(frozen.id, "RECOVERED", within=60)
+    assert (recovered["recoveredBy"], recovered["pendingWorkflows"]) == (taker.id, 1)
+    journal.let_pass("wf-taken")
+    assert app.await_workflow("wf-taken")["executorId"] == taker.id
+
+    frozen.thaw()
+
+    app.await_executor(frozen.id)
+    eventually(lambda: all(left for _, left in journal.ways_left("wf-taken")))
+    assert app.workflow("wf-taken")["output"] == "leg 1, leg 2, leg 3"
+    assert journal.attempts("wf-taken") == {
+        1: [frozen.id],
+        2: [frozen.id, taker.id],
+        3: [taker.id],
+    }

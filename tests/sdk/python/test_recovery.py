@@ -41,7 +41,9 @@ def test_another_executor_of_the_version_finishes(
     assert record["reason"] is None
     assert record["pendingWorkflows"] == len(positions)
     assert record["recoveredBy"] == survivor.id
-    assert_in_order(*(record[at] for at in ("disconnectedAt", "deadAt", "dispatchedAt", "completedAt")))
+    assert_in_order(
+        *(record[at] for at in ("disconnectedAt", "deadAt", "dispatchedAt", "completedAt"))
+    )
     waited = moment(record["deadAt"]) - moment(record["disconnectedAt"])
     assert timedelta(seconds=grace_secs) <= waited < timedelta(seconds=grace_secs + 1)
     [attempt] = record["attempts"]

@@ -15,7 +15,7 @@ Begin = Callable[..., Executor]
 
 @pytest.fixture
 def begin(journal: Journal, launch: Launch) -> Begin:
-    """An executor that is inside step 3 of a workflow of 5: `begin("workflow-id", version="v1")`."""
+    """An executor inside step 3 of a workflow of 5: `begin("workflow-id", version="v1")`."""
 
     def start(workflow_id: str, version: str = "v1") -> Executor:
         executor = launch(f"executor-{version}", version)
@@ -74,12 +74,8 @@ def test_fork_from_a_step(app: App, journal: Journal, begin: Begin) -> None:
     executor = begin("wf")
     journal.let_pass("wf-fork")
 
-    response = app._api.call(
-        "POST",
-        f"/v2/orgs/local/apps/{app.name}/workflows/wf/fork",
-        201,
-        json={"startStep": 2, "newWorkflowId": "wf-fork", "appVersion": "v1"},
-    )
+    asked = {"startStep": 2, "newWorkflowId": "wf-fork", "appVersion": "v1"}
+    response = app.request("POST", "/workflows/wf/fork", 201, json=asked)
 
     assert response.json()["workflowId"] == "wf-fork"
     assert response.headers["location"].endswith(f"/apps/{app.name}/workflows/wf-fork")
@@ -103,10 +99,15 @@ def test_fork_from_a_step(app: App, journal: Journal, begin: Begin) -> None:
     journal.let_pass(generated)
     app.await_workflow(generated)
     assert list(journal.attempts(generated)) == [5]
-    assert {found["workflowId"] for found in app.search(forkedFrom=["wf"])} == {"wf-fork", generated}
+    assert {found["workflowId"] for found in app.search(forkedFrom=["wf"])} == {
+        "wf-fork",
+        generated,
+    }
 
 
-def test_fork_under_another_version(app: App, journal: Journal, begin: Begin, launch: Launch) -> None:
+def test_fork_under_another_version(
+    app: App, journal: Journal, begin: Begin, launch: Launch
+) -> None:
     old, new = begin("wf", "v1"), launch("executor-v2", "v2")
     for workflow_id in ("wf-old", "wf-new"):
         journal.let_pass(workflow_id)

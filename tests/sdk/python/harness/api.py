@@ -15,7 +15,9 @@ class Problem(Exception):
     """An answer other than the documented success; `status` and `body` as they came."""
 
     def __init__(self, response: httpx.Response) -> None:
-        super().__init__(f"{response.request.method} {response.url}: {response.status_code} {response.text}")
+        super().__init__(
+            f"{response.request.method} {response.url}: {response.status_code} {response.text}"
+        )
         self.status = response.status_code
         self.content_type = response.headers.get("content-type", "")
         self.body = response.json() if "json" in self.content_type else None
@@ -48,10 +50,15 @@ class App:
         self.name = name
         self._api = api
         self._path = f"/v2/orgs/local/apps/{name}"
+        self._key_path = f"/v2/orgs/local/tokens/{name}"
+
+    def request(self, method: str, path: str, success: int = 200, **options: Any) -> httpx.Response:
+        """Calls below the application."""
+        return self._api.call(method, self._path + path, success, **options)
 
     def call(self, method: str, path: str, success: int = 200, **options: Any) -> Any:
         """Calls below the application and returns the decoded body, or None without one."""
-        response = self._api.call(method, self._path + path, success, **options)
+        response = self.request(method, path, success, **options)
         return response.json() if response.content else None
 
     # -- the application itself
@@ -60,10 +67,12 @@ class App:
         """Registers it and returns a new key for its executors."""
         self.call("PUT", "", 204)
         self.call("PATCH", "", 204, json={"executorTimeoutSecs": grace_secs})
-        created = self._api.call(
-            "POST", f"/v2/orgs/local/tokens/{self.name}", 201, json={"appNames": [self.name]}
-        )
+        created = self._api.call("POST", self._key_path, 201, json={"appNames": [self.name]})
         return created.json()["token"]
+
+    def revoke_key(self) -> None:
+        """Revokes the key that `register` made."""
+        self._api.call("DELETE", self._key_path, 204)
 
     def get(self) -> dict[str, Any]:
         return self.call("GET", "")
@@ -97,7 +106,9 @@ class App:
     def recoveries(self, **filters: Any) -> list[dict[str, Any]]:
         return self.call("GET", "/recoveries", params=filters)
 
-    def await_recovery(self, executor_id: str, status: str, version: str | None = None) -> dict[str, Any]:
+    def await_recovery(
+        self, executor_id: str, status: str, version: str | None = None, within: float = 20.0
+    ) -> dict[str, Any]:
         """Waits until the newest record of that executor (and version) has that status."""
 
         def newest() -> dict[str, Any] | None:
@@ -110,6 +121,7 @@ class App:
         return eventually(
             newest,
             lambda record: record is not None and record["status"] == status,
+            within=within,
             what=f"recovery of {executor_id} to be {status}",
         )  # type: ignore[return-value]
 
@@ -141,7 +153,9 @@ class App:
     def delete(self, workflow_id: str) -> None:
         self.call("DELETE", f"/workflows/{quote(workflow_id, safe='')}", 204)
 
-    def await_workflow(self, workflow_id: str, status: str = "SUCCESS", within: float = 20.0) -> dict[str, Any]:
+    def await_workflow(
+        self, workflow_id: str, status: str = "SUCCESS", within: float = 20.0
+    ) -> dict[str, Any]:
         """Waits until it has that status; fails at once if it ends in another."""
         seen = eventually(
             lambda: self.workflow(workflow_id),

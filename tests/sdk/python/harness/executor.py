@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -44,10 +45,6 @@ class Executor:
         self.version = hello["app_version"]
         return self
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def start(self, workflow_id: str, steps: int) -> None:
         """Starts a workflow in this process."""
         self._order(start=workflow_id, steps=steps)
@@ -63,6 +60,13 @@ class Executor:
         """kill -9."""
         self._process.kill()
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Stops all its threads where they are; its connections stay open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def _order(self, **order: Any) -> None:
         assert self._process.stdin is not None

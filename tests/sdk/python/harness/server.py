@@ -54,7 +54,9 @@ class Server:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
-            if eventually(self._answers, lambda answer: answer is not None, what="the server to start"):
+            if eventually(
+                self._answers, lambda answer: answer is not None, what="the server to start"
+            ):
                 return
             self.address = ("127.0.0.1", free_port())
         raise AssertionError(f"the server ended at once:\n{self.log.read_text()[-4000:]}")
@@ -70,7 +72,11 @@ class Server:
         self._database.drop()
 
     def _environment(self) -> dict[str, str]:
-        own = {key: value for key, value in os.environ.items() if not key.startswith(("SEGNO_", "DBOS_"))}
+        own = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("SEGNO_", "DBOS_"))
+        }
         return own | {
             "SEGNO_LISTEN": f"127.0.0.1:{self.address[1]}",
             "SEGNO_DATABASE_URL": self._database.url,

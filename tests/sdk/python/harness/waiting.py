@@ -25,5 +25,7 @@ def eventually(
         if until(seen):
             return seen
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {within} s for {what or 'something'}; last seen: {seen!r}")
+            raise AssertionError(
+                f"waited {within} s for {what or 'something'}; last seen: {seen!r}"
+            )
         time.sleep(0.05)
