@@ -1,16 +1,16 @@
-"""A DBOS application whose workflows the tests can hold at any step and whose every act is on record.
+"""A DBOS application whose workflows the tests can hold at any step, with a record of every act.
 
-It runs under each SDK version under test, so it uses only what all of them have. Settings come from
-APP_* variables; orders come as JSON lines on stdin and are answered on stdout:
+It runs under each SDK version under test, so it uses only what all of them have. Settings come
+from APP_* variables; orders come as JSON lines on stdin and are answered on stdout:
 
     {"start": "workflow-id", "steps": 5}     start a journey here, now
     {"enqueue": "workflow-id", "steps": 5}   put it on the queue that every executor listens to
 
-The first line on stdout says who this process is. It ends when stdin does, so that no process outlives
-the tests.
+The first line on stdout says who this process is. It ends when stdin does, so that no process
+outlives the tests.
 
-How far workflows may go, and what they did, is in schema `app` of the same database; harness/journal.py
-makes it and explains it.
+How far workflows may go, and what they did, is in schema `app` of the same database;
+harness/journal.py makes it and explains it.
 """
 
 import json

@@ -125,7 +125,7 @@ def launch(
         executor.kill()
 
 
-# ---- a failed test shows what its processes said --------------------------------------------------
+# ---- a failed test shows what its processes said -------------------------------------------------
 
 
 @pytest.hookimpl(wrapper=True)

@@ -160,7 +160,7 @@ def test_a_process_that_restarts_under_its_id_rejoins(
 
 @pytest.mark.grace(1)
 def test_a_process_that_freezes(app: App, journal: Journal, launch: Launch) -> None:
-    """Its socket stays open, so only silence betrays it. It thaws when its work is done elsewhere."""
+    """Its socket stays open; only silence betrays it. It thaws when its work is done elsewhere."""
     frozen, taker = launch("frozen"), launch("taker")
     journal.let_pass("wf-taken", 1)
     frozen.start("wf-taken", 3)

@@ -23,7 +23,7 @@ CREATE TABLE app.effects (
     began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz
 );
--- One row per execution of a workflow's function, completed when it is left, with the way it was left.
+-- One row per execution of a workflow's function; how it was left is added when that happens.
 CREATE TABLE app.runs (
     run uuid PRIMARY KEY,
     workflow_id text NOT NULL,
@@ -75,7 +75,7 @@ class Journal:
         return found
 
     def await_attempt(self, workflow_id: str, step: int, by: str | None = None) -> Effect:
-        """Waits until the step was begun, if given by that executor, and the one before is durable."""
+        """Waits until that step began (by that executor); the one before it is durable then."""
 
         def last() -> Effect | None:
             matching = [

@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 class Server:
-    """The server in mode `keys` on PostgreSQL. `kill` it and `start` it again: the address stays."""
+    """The server in mode `keys` on PostgreSQL. Killed and started again it keeps its address."""
 
     def __init__(self, directory: Path) -> None:
         self.admin_key = f"dbos_{secrets.token_hex(24)}"
