@@ -6,9 +6,23 @@
 //!
 //! One concept a file; queries are written once through the `statement` module and run on either database.
 
+mod aggregates;
+mod commands;
+mod contents;
 mod error;
+mod fork;
 mod migrations;
+mod queues;
+mod recovery;
+mod retention;
+mod rewind;
+mod schedules;
+mod scope;
 mod statement;
+mod steps;
+mod transfer;
+mod versions;
+mod workflows;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -17,8 +31,19 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Postgres, Sqlite};
 
+pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
+pub use contents::{MessageRow, Stored};
 pub use error::DatabaseError;
+pub use fork::{Fork, ForkOptions, ForkPoint};
+pub use queues::QueueRow;
+pub use retention::Retention;
+pub use rewind::Rewind;
+pub use schedules::{ScheduleFilter, ScheduleRow};
+pub use scope::Scope;
 pub use statement::Dialect;
+pub use steps::StepRow;
+pub use versions::VersionRow;
+pub use workflows::{Listing, WorkflowFilter, WorkflowRow};
 pub(crate) use statement::{Row, Statement};
 
 /// The queue that recovered, resumed and forked workflows go to when they have none of their own.
