@@ -18,7 +18,9 @@ use crate::store::apps::AppRow;
 use crate::telemetry::Metrics;
 
 mod accept;
+mod cuts;
 mod features;
+mod link;
 mod outbox;
 mod penalty;
 mod registry;
@@ -29,6 +31,7 @@ mod versions;
 pub use accept::intercept;
 pub(crate) use session::Session;
 
+use cuts::{Cuts, Evictions};
 use features::Features;
 use penalty::PenaltyBox;
 use registry::Registry;
@@ -186,6 +189,8 @@ struct Inner {
     penalties: PenaltyBox,
     features: Features,
     latest: LatestVersions,
+    cuts: Cuts,
+    evictions: Evictions,
     changed: Notify,
 }
 
@@ -198,6 +203,8 @@ impl Hub {
                 penalties: PenaltyBox::new(options.refusal),
                 features: Features::default(),
                 latest: LatestVersions::default(),
+                cuts: Cuts::default(),
+                evictions: Evictions::default(),
                 changed: Notify::new(),
                 options,
                 metrics,
@@ -224,6 +231,7 @@ impl Hub {
 
     /// Closes every session of an application: it was deleted.
     pub async fn close_app(&self, app_id: &str) {
+        self.inner.cuts.cut(app_id);
         for session in self.inner.registry.of_app(app_id) {
             session.close("the application was deleted");
         }
@@ -231,10 +239,20 @@ impl Hub {
 
     /// Closes every session that was made with a key: it was revoked.
     pub async fn close_key(&self, key_id: &str) {
+        self.inner.cuts.cut(key_id);
         for session in self.inner.registry.all() {
             if session.key_id() == Some(key_id) {
                 session.close("the key was revoked");
             }
+        }
+    }
+
+    /// Refuses an executor, its id with this version, for so long, and closes its session.
+    pub fn evict(&self, app_id: &str, executor_id: &str, version: &str, refused: Duration) {
+        let until = std::time::Instant::now() + refused;
+        self.inner.evictions.evict((app_id, executor_id, version), until);
+        if let Some(session) = self.inner.registry.find(app_id, executor_id, version) {
+            session.close("evicted by an operator");
         }
     }
 

@@ -1,0 +1,135 @@
+//! Who is connected to this instance.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::session::Session;
+
+/// So many replacements in the window mean two processes of one id.
+const FLAPPING: usize = 3;
+
+/// An executor: its application, id and version. Another version is another executor.
+type Key = (String, String, String);
+
+pub(super) struct Registry {
+    window: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_app: HashMap<String, BTreeMap<u64, Arc<Session>>>,
+    by_key: HashMap<Key, Arc<Session>>,
+    replacements: HashMap<Key, VecDeque<Instant>>,
+    departed: BTreeMap<u64, Arc<Session>>,
+}
+
+/// What became of a session that wants to speak for its executor.
+pub(super) enum Bound {
+    /// It does.
+    New,
+    /// It does, and this older one does no more.
+    Replaced(Arc<Session>),
+    /// It does not: two processes share the id, and the elder stays.
+    Refused(Arc<Session>),
+}
+
+impl Registry {
+    pub(super) fn new(window: Duration) -> Self {
+        Self {
+            window,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `session` the one that speaks for its executor: the newest wins, unless two processes
+    /// evict each other in turn.
+    pub(super) fn bind(&self, session: &Arc<Session>, now: Instant) -> Bound {
+        let mut state = self.state();
+        let key = key_of(session);
+        let elder = state.by_key.get(&key).cloned();
+        if let Some(elder) = &elder
+            && state.is_flapping(&key, now, self.window)
+        {
+            return Bound::Refused(elder.clone());
+        }
+        if let Some(elder) = &elder {
+            state.remove(elder);
+        }
+        state.by_app.entry(key.0.clone()).or_default().insert(session.serial(), session.clone());
+        state.by_key.insert(key, session.clone());
+        match elder {
+            Some(elder) => Bound::Replaced(elder),
+            None => Bound::New,
+        }
+    }
+
+    /// A session ended. Does nothing if another speaks for its executor by now.
+    pub(super) fn unbind(&self, session: &Arc<Session>) {
+        let mut state = self.state();
+        let current = state.by_key.get(&key_of(session));
+        if current.is_some_and(|current| current.serial() == session.serial()) {
+            state.remove(session);
+        }
+    }
+
+    pub(super) fn find(&self, app_id: &str, executor_id: &str, version: &str) -> Option<Arc<Session>> {
+        let key = (app_id.to_owned(), executor_id.to_owned(), version.to_owned());
+        self.state().by_key.get(&key).cloned()
+    }
+
+    pub(super) fn of_app(&self, app_id: &str) -> Vec<Arc<Session>> {
+        let state = self.state();
+        state.by_app.get(app_id).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All sessions, in the order in which they came.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        let mut all: Vec<_> = self.state().by_key.values().cloned().collect();
+        all.sort_by_key(|session| session.serial());
+        all
+    }
+
+    pub(super) fn take_departed(&self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut self.state().departed).into_values().collect()
+    }
+}
+
+impl State {
+    /// Notes one more replacement and tells whether there were too many lately. A refused one counts
+    /// too, so that the elder keeps its place while the other goes on trying.
+    fn is_flapping(&mut self, key: &Key, now: Instant, window: Duration) -> bool {
+        let recent = |at: &Instant| now.duration_since(*at) < window;
+        self.replacements.retain(|_, times| times.back().is_some_and(recent));
+        let times = self.replacements.entry(key.clone()).or_default();
+        times.retain(recent);
+        let flapping = times.len() >= FLAPPING;
+        times.push_back(now);
+        if times.len() > FLAPPING {
+            times.pop_front();
+        }
+        flapping
+    }
+
+    fn remove(&mut self, session: &Arc<Session>) {
+        let key = key_of(session);
+        self.by_key.remove(&key);
+        if let Some(sessions) = self.by_app.get_mut(&key.0) {
+            sessions.remove(&session.serial());
+            if sessions.is_empty() {
+                self.by_app.remove(&key.0);
+            }
+        }
+        self.departed.insert(session.serial(), session.clone());
+    }
+}
+
+fn key_of(session: &Session) -> Key {
+    let identity = session.identity();
+    (session.app_id().to_owned(), identity.executor_id.clone(), identity.version.clone())
+}
