@@ -71,9 +71,10 @@ def stages() -> list[Stage]:
         ),
         # The programs that tests start as processes; same profile as the tests, so built once.
         Stage("build", cargo("build", "--workspace", "--bins"), needs=("cargo",)),
+        # With what successful tests print: the kill loop's seeds and times are worth reading.
         Stage(
             "rust",
-            cargo("test", "--workspace", "--no-fail-fast"),
+            cargo("test", "--workspace", "--no-fail-fast", "--", "--show-output"),
             needs=("cargo", "postgres"),
             after=("build",),
         ),
