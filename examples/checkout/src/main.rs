@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use crate::load::Load;
 use crate::shop::{Shop, World};
-use crate::workflow::checkout;
 
 /// The control plane, the executor's id and the application's version are read from SEGNO_CONDUCTOR_URL,
 /// SEGNO_CONDUCTOR_KEY, SEGNO_EXECUTOR_ID and SEGNO_APP_VERSION.
@@ -85,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
     let mut builder = Segno::named(args.app_name)
         .database(&db)
         .state(shop)
-        .workflow("checkout", checkout);
+        .workflows(segno::workflows![workflow::checkout]);
     if let Some(version) = args.app_version {
         builder = builder.app_version(version);
     }

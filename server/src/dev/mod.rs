@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
+use crate::telemetry::logging;
 use client::Client;
 use fleet::{Exit, Fleet};
 pub use guard::Guard;
@@ -67,10 +68,14 @@ pub struct DevArgs {
 }
 
 /// Runs until Ctrl-C, SIGTERM or SIGHUP; then the executors drain, and the server stops last.
-pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+///
+/// The server's log, chosen by `format` and `filter`, goes to a file beside the executors'.
+pub async fn run(args: DevArgs, format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let terminal = Terminal::new();
     let mut stop = StopSignals::new()?;
     let place = Place::claim(&args.data_dir, args.fresh)?;
+    let log = std::fs::File::create(place.logs().join("server.log"))?;
+    logging::init_to(format, filter, std::sync::Mutex::new(log)).map_err(anyhow::Error::msg)?;
     let listener = place::listen(args.listen, &terminal).await?;
     let address = listener.local_addr()?;
 

@@ -1,2 +1,0 @@
-//! The recorder benchmark.
-fn main() {}
