@@ -1,2 +1,7 @@
 //! The `segno` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    segno_server::cli::main()
+}

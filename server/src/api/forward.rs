@@ -1,0 +1,147 @@
+//! Passing an operation on to an executor, and an executor's failure back to the caller.
+
+use axum::http::StatusCode;
+use segno_protocol::{Message, Success};
+
+use super::problem::Problem;
+use crate::hub::{Class, Hub, HubError, Target};
+use crate::store::apps::AppRow;
+
+/// Asks any executor for something that changes nothing.
+pub async fn read<M: Message>(hub: &Hub, app: &AppRow, message: &M) -> Result<M::Response, Problem> {
+    send(hub, app, Target::AnyHealthy, message, Class::Read).await
+}
+
+/// Has any executor change something. `idempotent`: doing it twice does the same as once.
+pub async fn write<M: Message>(
+    hub: &Hub,
+    app: &AppRow,
+    message: &M,
+    idempotent: bool,
+) -> Result<M::Response, Problem> {
+    send(hub, app, Target::AnyHealthy, message, Class::Mutation { idempotent }).await
+}
+
+/// Asks an executor and explains a failure.
+pub async fn send<M: Message>(
+    hub: &Hub,
+    app: &AppRow,
+    target: Target,
+    message: &M,
+    class: Class,
+) -> Result<M::Response, Problem> {
+    hub.request(app, target, message, class).await.map_err(|error| problem(app, error))
+}
+
+/// Fails unless the executor says that it worked.
+pub fn succeeded(answer: Success) -> Result<(), Problem> {
+    if answer.success {
+        return Ok(());
+    }
+    Err(bad_gateway("the executor refused without a reason; its own log may tell why"))
+}
+
+/// The executor answered, but not with what it should have.
+pub fn bad_gateway(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY, detail)
+}
+
+fn problem(app: &AppRow, error: HubError) -> Problem {
+    let name = &app.name;
+    match error {
+        HubError::NoExecutor => Problem::unavailable(
+            format!("no healthy executor of `{name}` is connected; start one and try again"),
+            5,
+        ),
+        HubError::NoExecutorOfVersion(version) => Problem::unavailable(
+            format!(
+                "no healthy executor of `{name}` runs application version {version:?}, which this needs; \
+                 start one, or make a version that runs the latest"
+            ),
+            5,
+        ),
+        HubError::Remote { message } => remote(&message),
+        HubError::UnknownMessage { .. } => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("{error}; update the application's SDK"),
+        ),
+        other => bad_gateway(format!("`{name}`: {other}")),
+    }
+}
+
+/// An executor's own error. SDKs send anything from one line to a traceback with stored data in it:
+/// the line that says what happened goes to the caller, the rest to the debug log.
+fn remote(message: &str) -> Problem {
+    let line = summary(message);
+    if line.len() < message.trim().len() {
+        tracing::debug!(%message, "an executor answered with an error");
+    }
+    Problem::new(status_of(line), line)
+}
+
+/// The last line that is an error's own words: no stack frame, no SQL statement, no parameters.
+fn summary(message: &str) -> &str {
+    let noise = |line: &&str| {
+        line.is_empty()
+            || line.starts_with(char::is_whitespace)
+            || line.starts_with("[SQL")
+            || line.starts_with("[parameters")
+            || line.starts_with("(Background on this error")
+    };
+    let line = message.lines().map(str::trim_end).rev().find(|line| !noise(line));
+    line.unwrap_or("the executor answered with an error without text")
+}
+
+/// Which status an executor's words mean.
+fn status_of(line: &str) -> StatusCode {
+    const WORDS: [(StatusCode, &[&str]); 4] = [
+        (StatusCode::FORBIDDEN, &["metadata-only mode"]),
+        (
+            StatusCode::NOT_FOUND,
+            &["non-existent", "nonexistent", "does not exist", "do not exist", "not found", "no step named"],
+        ),
+        (
+            StatusCode::CONFLICT,
+            &["conflicting workflow id", "already exists", "deduplicated", "cancel it first", "terminal state"],
+        ),
+        (
+            StatusCode::BAD_REQUEST,
+            &["must be specified", "exactly one of", "at least one", "invalid"],
+        ),
+    ];
+    let line = line.to_lowercase();
+    let found = WORDS.iter().find(|(_, words)| words.iter().any(|word| line.contains(word)));
+    found.map_or(StatusCode::BAD_GATEWAY, |(status, _)| *status)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_line_that_matters_is_found_in_a_traceback() {
+        let python = "Exception encountered when forking workflow\nTraceback (most recent call last):\n  File \"x.py\", \
+                      line 1, in f\n    raise X\ndbos._error.DBOSNonExistentWorkflowError: Workflow w does not exist\n";
+        let problem = remote(python);
+        assert_eq!(problem.status(), StatusCode::NOT_FOUND);
+        assert_eq!(problem.detail(), "dbos._error.DBOSNonExistentWorkflowError: Workflow w does not exist");
+    }
+
+    #[test]
+    fn stored_data_is_not_shown() {
+        let sqlalchemy = "Traceback:\nsqlalchemy.exc.IntegrityError: (UniqueViolation) duplicate key\nDETAIL:  Key \
+                          (workflow_uuid)=(w) already exists.\n\n[SQL: INSERT INTO x VALUES (%(a)s)]\n[parameters: \
+                          {'a': 'secret'}]\n(Background on this error at: https://sqlalche.me/e/20/gkpj)";
+        let problem = remote(sqlalchemy);
+        assert_eq!(problem.status(), StatusCode::CONFLICT);
+        assert_eq!(problem.detail(), "DETAIL:  Key (workflow_uuid)=(w) already exists.");
+    }
+
+    #[test]
+    fn anything_else_is_the_gateways_problem() {
+        assert_eq!(remote("boom").status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(remote("").status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(remote("Exactly one of a, b must be specified").status(), StatusCode::BAD_REQUEST);
+    }
+}

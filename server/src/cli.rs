@@ -1,0 +1,327 @@
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::openapi::{self, SpecVersion};
+use crate::auth::{AppScope, Permission, Permissions, key};
+use crate::config::{LogFormat, ServeArgs, StoreArgs};
+use crate::store::keys::NewKey;
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Metrics, logging};
+use crate::dev;
+
+/// The control plane for durable workflows.
+#[derive(Parser)]
+#[command(name = "segno", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// What to log: a level, or levels per module as in RUST_LOG
+    #[arg(long = "log", env = "SEGNO_LOG", default_value = "info", global = true)]
+    log: String,
+
+    /// How log lines look
+    #[arg(long, env = "SEGNO_LOG_FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(Box<ServeArgs>),
+    /// Run a server and a few executors on this machine, to look at or to develop with
+    Dev(Box<dev::DevArgs>),
+    /// An executor of `segno dev`
+    #[command(hide = true)]
+    DevExecutor(dev::Guard),
+    /// Print the OpenAPI document
+    Openapi {
+        /// 3.1, or 3.0 for older generators
+        #[arg(long, default_value = "3.1")]
+        spec_version: DocumentVersion,
+        /// Print YAML instead of JSON
+        #[arg(long)]
+        yaml: bool,
+    },
+    /// Bring the database's schema up to date
+    Migrate(StoreArgs),
+    /// Ask a running server whether it is healthy; exit code 0 if so
+    Healthcheck {
+        /// The server's base URL
+        #[arg(long, env = "SEGNO_URL", default_value = "http://127.0.0.1:8090")]
+        url: String,
+    },
+    /// Manage API keys in the database itself, whether or not a server runs
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DocumentVersion {
+    #[value(name = "3.1")]
+    V31,
+    #[value(name = "3.0")]
+    V30,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Create a key and print it
+    Create(KeyCreate),
+    /// List the keys, without their secrets
+    List(StoreArgs),
+    /// Revoke a key
+    Delete {
+        /// Its name
+        name: String,
+        /// An administrator's key
+        #[arg(long)]
+        admin: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+#[derive(Args)]
+struct KeyCreate {
+    /// Its name
+    name: String,
+    /// What it may do (repeatable) [default: websocket.connect]
+    #[arg(long = "permission", value_name = "PERMISSION", conflicts_with = "admin")]
+    permissions: Vec<String>,
+    /// Which application it covers (repeatable) [default: all]
+    #[arg(long = "app", value_name = "APP", conflicts_with = "admin")]
+    apps: Vec<String>,
+    /// An administrator's key, which may do everything
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Runs the binary.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // `segno dev` logs into its directory: its terminal is for people.
+    let quiet = matches!(cli.command, Command::Dev(_) | Command::DevExecutor(_));
+    if !quiet && let Err(message) = logging::init(cli.log_format, &cli.log) {
+        eprintln!("error: {message}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(Box::pin(run(cli))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve(*args).await,
+        Command::Dev(args) => Box::pin(dev::run(*args, cli.log_format, &cli.log)).await,
+        Command::DevExecutor(guard) => Err(guard.exec()),
+        Command::Openapi { spec_version, yaml } => print_document(spec_version, yaml),
+        Command::Migrate(args) => {
+            let store = connect(&args).await?;
+            store.migrate().await?;
+            println!("The schema is at version {}.", store.schema_version().await?);
+            Ok(())
+        }
+        Command::Healthcheck { url } => healthcheck(&url).await,
+        Command::Key(command) => key_command(command).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "segno", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let config = args.resolve()?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (--listen, SEGNO_LISTEN)", config.listen))?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Box::pin(crate::serve(config, listener, shutdown)).await
+}
+
+fn print_document(version: DocumentVersion, yaml: bool) -> anyhow::Result<()> {
+    let document = openapi::document(match version {
+        DocumentVersion::V31 => SpecVersion::V31,
+        DocumentVersion::V30 => SpecVersion::V30,
+    });
+    if yaml {
+        print!("{}", openapi::yaml(&document)?);
+    } else {
+        println!("{}", serde_json::to_string_pretty(&document)?);
+    }
+    Ok(())
+}
+
+/// A plain request over TCP: the image needs no other tool for its health check.
+async fn healthcheck(base: &str) -> anyhow::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let url = url::Url::parse(base).context("--url must be a URL such as http://127.0.0.1:8090")?;
+    let host = url.host_str().context("--url has no host")?;
+    if url.scheme() != "http" {
+        bail!("--url must begin with http://; check a TLS endpoint from outside");
+    }
+    let port = url.port_or_known_default().unwrap_or(8090);
+    let path = format!("{}/healthz", url.path().trim_end_matches('/'));
+    let ask = async {
+        let mut socket = tokio::net::TcpStream::connect((host, port)).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        socket.take(64 * 1024).read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(5), ask)
+        .await
+        .context("no answer within 5 s")?
+        .with_context(|| format!("cannot ask {host}:{port}"))?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        bail!("not healthy: {status}");
+    }
+    Ok(())
+}
+
+async fn connect(args: &StoreArgs) -> anyhow::Result<Store> {
+    Ok(Store::connect(&args.database_url()?, Metrics::new()?).await?)
+}
+
+async fn key_command(command: KeyCommand) -> anyhow::Result<()> {
+    match command {
+        KeyCommand::Create(create) => create_key(create).await,
+        KeyCommand::List(args) => list_keys(&ready(&args).await?).await,
+        KeyCommand::Delete { name, admin, store } => {
+            let store = ready(&store).await?;
+            let org = store.local_org().await?;
+            let mut tx = store.begin().await?;
+            match store.delete_key(&mut tx, &org.id, &name, admin).await {
+                Ok(_) => {}
+                Err(StoreError::NotFound) if !admin => {
+                    bail!("there is no key `{name}` (an administrator's key needs --admin)")
+                }
+                Err(StoreError::NotFound) => bail!("there is no administrator's key `{name}`"),
+                Err(error) => return Err(error.into()),
+            }
+            store.commit(tx).await?;
+            Ok(())
+        }
+    }
+}
+
+/// The store with a current schema; an empty database is set up, an older one left alone.
+async fn ready(args: &StoreArgs) -> anyhow::Result<Store> {
+    let store = connect(args).await?;
+    if store.schema_version().await? == 0 {
+        store.migrate().await?;
+    }
+    store.check_schema().await?;
+    Ok(store)
+}
+
+async fn create_key(create: KeyCreate) -> anyhow::Result<()> {
+    let store = ready(&create.store).await?;
+    let org = store.local_org().await?;
+    let permissions = if create.admin {
+        Permissions::all()
+    } else {
+        permissions(&create.permissions)?
+    };
+    let mut apps = Vec::new();
+    for name in &create.apps {
+        let app = store.app_by_name(&org.id, name).await?;
+        apps.push(app.with_context(|| format!("there is no application `{name}`"))?.id);
+    }
+    let text = key::generate(&org.id);
+    let new = NewKey {
+        org_id: &org.id,
+        name: &create.name,
+        hash: &key::hash(text.expose()),
+        permissions,
+        scope: &if apps.is_empty() { AppScope::All } else { AppScope::Only(apps) },
+        admin: create.admin,
+    };
+    let mut tx = store.begin().await?;
+    match store.insert_key(&mut tx, &new).await {
+        Err(StoreError::Taken) => bail!("there is a key `{}` already; choose another name", create.name),
+        other => other?,
+    };
+    store.commit(tx).await?;
+    println!("{}", text.expose());
+    Ok(())
+}
+
+fn permissions(names: &[String]) -> anyhow::Result<Permissions> {
+    if names.is_empty() {
+        return Ok([Permission::WebsocketConnect].into_iter().collect());
+    }
+    names
+        .iter()
+        .map(|name| match Permission::parse(name) {
+            Some(Permission::TokenWrite) => bail!("token.write is for administrators' keys: use --admin"),
+            Some(permission) => Ok(permission),
+            None => bail!("there is no permission `{name}`"),
+        })
+        .collect()
+}
+
+async fn list_keys(store: &Store) -> anyhow::Result<()> {
+    let org = store.local_org().await?;
+    println!("NAME\tPERMISSIONS\tAPPLICATIONS");
+    for admin in [true, false] {
+        for key in store.keys(&org.id, admin).await? {
+            let permissions: Vec<&str> = key.permissions.iter().map(Permission::name).collect();
+            let permissions = if admin { "(administrator)".to_owned() } else { permissions.join(",") };
+            let apps = match key.scope {
+                AppScope::All => "(all)".to_owned(),
+                AppScope::Only(apps) => app_names(store, &apps).await?.join(","),
+            };
+            println!("{}\t{permissions}\t{apps}", key.name);
+        }
+    }
+    Ok(())
+}
+
+async fn app_names(store: &Store, ids: &[String]) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for id in ids {
+        names.extend(store.app_by_id(id).await?.map(|app| app.name));
+    }
+    Ok(names)
+}

@@ -1,0 +1,314 @@
+//! Settings of `segno serve`: flags, then `SEGNO_*` variables, then the upstream product's names.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use url::Url;
+
+/// Who may call the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// API keys only; one organization, `local`.
+    Keys,
+    /// User tokens of an OpenID Connect issuer, and API keys.
+    Oidc,
+    /// Everybody is the administrator of the organization `local`.
+    None,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// A secret text. `Debug` and `Display` hide it, so it cannot reach a log by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself. Never log it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Where the server keeps its own state; options of every command that opens the store.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// postgres://… or sqlite://… [default: SQLite in the data directory]
+    #[arg(long, env = "SEGNO_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<Secret>,
+
+    /// Directory of the embedded database
+    #[arg(long, env = "SEGNO_DATA_DIR", default_value = "./.segno")]
+    data_dir: PathBuf,
+}
+
+impl StoreArgs {
+    /// The database these options name.
+    pub fn database_url(&self) -> Result<Secret, ConfigError> {
+        let given = self
+            .database_url
+            .clone()
+            .or_else(|| upstream("DBOS__CONDUCTOR_DB_URL").map(Secret::new));
+        let Some(url) = given else {
+            let file = self.data_dir.join("segno.db");
+            return Ok(Secret::new(format!("sqlite://{}", file.display())));
+        };
+        let scheme = url.expose().split(':').next().unwrap_or_default();
+        match scheme {
+            "postgres" | "postgresql" | "sqlite" => Ok(url),
+            _ => Err(ConfigError::DatabaseScheme),
+        }
+    }
+}
+
+/// Options of `segno serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Address to listen on [default: 0.0.0.0:8090]
+    #[arg(long, env = "SEGNO_LISTEN")]
+    listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// `host` or `host:port` at which other instances reach this one [default: 127.0.0.1]
+    #[arg(long, env = "SEGNO_ADVERTISE_ADDRESS")]
+    advertise_address: Option<String>,
+
+    /// Who may call: keys, oidc or none [default: keys]
+    #[arg(long, env = "SEGNO_AUTH")]
+    auth: Option<AuthMode>,
+
+    /// An administrator's key: `dbos_` and at least 32 more characters
+    #[arg(long, env = "SEGNO_ADMIN_KEY", hide_env_values = true)]
+    admin_key: Option<Secret>,
+
+    /// Proxies whose X-Forwarded-For is believed (addresses, separated by commas)
+    #[arg(long, env = "SEGNO_TRUSTED_PROXIES", value_delimiter = ',')]
+    trusted_proxies: Vec<IpAddr>,
+
+    /// Refuse to start on an older schema instead of migrating it
+    #[arg(long, env = "SEGNO_NO_MIGRATE")]
+    no_migrate: bool,
+}
+
+/// Everything `serve` needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on. Whoever binds the listener uses it; `serve` asks the listener.
+    pub listen: SocketAddr,
+    /// The server's own database.
+    pub database_url: Secret,
+    /// Host, or host and port, at which peers reach this instance.
+    pub advertise_address: String,
+    /// Who may call.
+    pub auth: AuthMode,
+    /// The administrator's key given by the operator, if any.
+    pub admin_key: Option<Secret>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Whether `serve` brings the schema up to date.
+    pub migrate: bool,
+}
+
+/// Settings that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The database URL has a scheme we cannot use.
+    #[error(
+        "--database-url (SEGNO_DATABASE_URL) must begin with postgres://, postgresql:// or sqlite://"
+    )]
+    DatabaseScheme,
+    /// The admin key is too weak or holds characters that do not survive a URL path.
+    #[error(
+        "SEGNO_ADMIN_KEY must be `dbos_` followed by at least 32 characters of A-Z a-z 0-9 _ and -; \
+         for example: dbos_$(openssl rand -hex 32)"
+    )]
+    AdminKey,
+    /// OIDC is not there yet.
+    #[error("--auth oidc is not available in this build; use --auth keys (SEGNO_AUTH=keys)")]
+    OidcUnavailable,
+    /// An upstream variable that does not parse.
+    #[error("{name} must be {expected}")]
+    Upstream {
+        /// The variable.
+        name: &'static str,
+        /// What it should look like.
+        expected: &'static str,
+    },
+}
+
+impl ServeArgs {
+    /// Fills what was not given from the upstream names and defaults, and checks combinations.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let listen = match self.listen {
+            Some(listen) => listen,
+            None => SocketAddr::from(([0, 0, 0, 0], upstream_port()?)),
+        };
+        let auth = match self.auth {
+            Some(auth) => auth,
+            None => upstream_auth()?.unwrap_or(AuthMode::Keys),
+        };
+        let advertise_address = self
+            .advertise_address
+            .or_else(|| upstream("DBOS__ADVERTISE_ADDRESS").map(|text| host_of(&text)))
+            .unwrap_or_else(|| "127.0.0.1".to_owned());
+        Config {
+            listen,
+            database_url: self.store.database_url()?,
+            advertise_address,
+            auth,
+            admin_key: self.admin_key,
+            trusted_proxies: self.trusted_proxies,
+            migrate: !self.no_migrate,
+        }
+        .checked()
+    }
+}
+
+impl Config {
+    /// A server without credentials over `database_url`, listening on a loopback port of the
+    /// system's choice: what `segno dev` and tests start from.
+    pub fn local(database_url: impl Into<String>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            database_url: Secret::new(database_url),
+            advertise_address: "127.0.0.1".to_owned(),
+            auth: AuthMode::None,
+            admin_key: None,
+            trusted_proxies: Vec::new(),
+            migrate: true,
+        }
+    }
+
+    /// Refuses settings that contradict each other or are too weak.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        if self.auth == AuthMode::Oidc {
+            return Err(ConfigError::OidcUnavailable);
+        }
+        let weak = |key: &Secret| {
+            key.expose()
+                .strip_prefix("dbos_")
+                .is_none_or(|rest| rest.len() < 32 || !rest.bytes().all(is_key_byte))
+        };
+        if self.admin_key.as_ref().is_some_and(weak) {
+            return Err(ConfigError::AdminKey);
+        }
+        Ok(self)
+    }
+}
+
+/// Keys travel unescaped in the path of the websocket URL.
+fn is_key_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// An environment variable of the upstream product; empty counts as unset.
+fn upstream(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn upstream_port() -> Result<u16, ConfigError> {
+    match upstream("DBOS__CONDUCTOR_PORT") {
+        None => Ok(8090),
+        Some(text) => text.parse().map_err(|_| ConfigError::Upstream {
+            name: "DBOS__CONDUCTOR_PORT",
+            expected: "a port number",
+        }),
+    }
+}
+
+fn upstream_auth() -> Result<Option<AuthMode>, ConfigError> {
+    match upstream("DBOS_OAUTH_ENABLED").as_deref() {
+        None => Ok(None),
+        Some("true") => Ok(Some(AuthMode::Oidc)),
+        Some("false") => Ok(Some(AuthMode::None)),
+        Some(_) => Err(ConfigError::Upstream {
+            name: "DBOS_OAUTH_ENABLED",
+            expected: "true or false",
+        }),
+    }
+}
+
+/// The upstream variable may be a URL; peers need its host and port.
+fn host_of(text: &str) -> String {
+    let Ok(url) = Url::parse(text) else {
+        return text.to_owned();
+    };
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn secrets_hide_themselves() {
+        let secret = Secret::new("postgres://u:p@h/db");
+        assert_eq!(format!("{secret} {secret:?}"), "(hidden) (hidden)");
+    }
+
+    #[test]
+    fn a_weak_admin_key_is_refused() {
+        let with = |key: &str| Config {
+            admin_key: Some(Secret::new(key)),
+            ..Config::local("sqlite://x")
+        };
+        assert!(with(&format!("dbos_{}", "a".repeat(32))).checked().is_ok());
+        for bad in ["short", "dbos_short", &format!("dbos_{}/", "a".repeat(32))] {
+            assert!(matches!(with(bad).checked(), Err(ConfigError::AdminKey)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn oidc_says_what_to_use_instead() {
+        let config = Config {
+            auth: AuthMode::Oidc,
+            ..Config::local("sqlite://x")
+        };
+        assert!(config.checked().unwrap_err().to_string().contains("--auth keys"));
+    }
+
+    #[test]
+    fn an_advertised_url_becomes_host_and_port() {
+        assert_eq!(host_of("http://peer.internal:9000/x"), "peer.internal:9000");
+        assert_eq!(host_of("peer"), "peer");
+        assert_eq!(host_of("10.0.0.1:8090"), "10.0.0.1:8090");
+    }
+}

@@ -1,0 +1,100 @@
+//! Starting and stopping the server.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::ServiceExt;
+use axum::extract::Request;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Layer;
+use tower::util::MapRequestLayer;
+
+use crate::auth::Auth;
+use crate::config::{AuthMode, Config};
+use crate::hub::Hub;
+use crate::state::AppState;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::{http, hub, policies, recovery};
+
+/// How long requests that are being served may take to end after the order to stop.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Serves on `listener` until `shutdown` is cancelled: brings the schema up to date, starts recovery
+/// and the policies, accepts executors and requests. Then executors are let go (they redial another
+/// instance, or this one when it is back) and requests under way are finished.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let config = config.checked()?;
+    let address = listener.local_addr().context("the listening socket is unusable")?;
+    let metrics = Metrics::new()?;
+    let store = Store::connect(&config.database_url, metrics.clone()).await?;
+    if config.migrate {
+        store.migrate().await?;
+    } else {
+        store.check_schema().await?;
+    }
+    let (auth, new_admin_key) = Auth::start(&config, &store).await?;
+    if let Some(key) = new_admin_key {
+        // Standard output, not the log: logs are collected and kept.
+        println!("Administrator's API key, shown only this once: {}", key.expose());
+    }
+    warn_of_open_doors(&config, address);
+
+    let hub = Hub::new(hub::Options::default(), metrics.clone());
+    let recovery = recovery::start(
+        recovery::Options::default(),
+        store.clone(),
+        hub.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    )
+    .await?;
+    let policies = policies::start(store.clone(), shutdown.clone());
+    let state = AppState {
+        store: store.clone(),
+        hub: hub.clone(),
+        recovery: recovery.clone(),
+        auth,
+        config: Arc::new(config),
+        metrics,
+        shutdown: shutdown.clone(),
+    };
+    let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request).layer(http::router(state)?);
+    tracing::info!(%address, "listening");
+
+    let stop = shutdown.clone();
+    let closing = hub.clone();
+    let server = axum::serve(listener, ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service))
+        .with_graceful_shutdown(async move {
+            stop.cancelled().await;
+            closing.close_all().await;
+        });
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = server.into_future() => result.context("the HTTP server failed")?,
+        () = overdue => tracing::warn!("some requests did not end in time and were dropped"),
+    }
+    shutdown.cancel();
+    recovery.stopped().await;
+    policies.await.ok();
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn warn_of_open_doors(config: &Config, address: SocketAddr) {
+    if config.auth == AuthMode::None && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "no authentication: everybody who reaches this address is an administrator; \
+             use --auth keys, or listen on 127.0.0.1"
+        );
+    }
+}

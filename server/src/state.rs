@@ -1,0 +1,31 @@
+//! What every request handler can reach.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::recovery;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Handles to the server's parts. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The server's own database.
+    pub store: Store,
+    /// Connected executors.
+    pub hub: Hub,
+    /// The recovery driver.
+    pub recovery: recovery::Handle,
+    /// Who is calling, and what they may do.
+    pub auth: Auth,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The server's own metrics.
+    pub metrics: Metrics,
+    /// Cancelled when the server begins to shut down.
+    pub shutdown: CancellationToken,
+}

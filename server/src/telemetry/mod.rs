@@ -1,0 +1,158 @@
+//! The server's own metrics. Labels are bounded: names of our own routes, messages, outcomes.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+pub mod logging;
+
+/// Buckets from a fast local answer to the longest deadline of a request.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 12.0, 24.0, 60.0,
+];
+
+/// Handles to all metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    sessions: IntGaugeVec,
+    executor_requests: HistogramVec,
+    websocket_refused: IntCounterVec,
+    recoveries: IntCounterVec,
+    open_recoveries: IntGaugeVec,
+    http: HistogramVec,
+    store: HistogramVec,
+}
+
+impl Metrics {
+    /// A fresh registry with every metric of the server. Fails only on a duplicate or bad name,
+    /// which is a fault of ours that the first test meets.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let metric = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            prometheus::Result::Ok(metric)
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            prometheus::Result::Ok(metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            prometheus::Result::Ok(metric)
+        };
+        Ok(Self {
+            sessions: gauge(
+                "segno_executor_sessions",
+                "Connected executors, by language",
+                &["language"],
+            )?,
+            executor_requests: histogram(
+                "segno_executor_request_seconds",
+                "Time from sending a request to an executor to its answer, by message and outcome",
+                &["message", "outcome"],
+            )?,
+            websocket_refused: counter(
+                "segno_websocket_refused_total",
+                "Refused connections of executors, by reason",
+                &["reason"],
+            )?,
+            recoveries: counter(
+                "segno_recoveries_total",
+                "Recoveries that reached an outcome",
+                &["outcome"],
+            )?,
+            open_recoveries: gauge(
+                "segno_recoveries_open",
+                "Recoveries under way or stranded, by status",
+                &["status"],
+            )?,
+            http: histogram(
+                "segno_http_request_seconds",
+                "Time to answer an HTTP request, by operation and status",
+                &["operation", "status"],
+            )?,
+            store: histogram(
+                "segno_store_seconds",
+                "Time of an operation on the server's own database",
+                &["operation"],
+            )?,
+            registry,
+        })
+    }
+
+    /// An executor connected (+1) or its session ended (-1). Unknown languages count as `other`.
+    pub fn session(&self, language: &str, change: i64) {
+        const KNOWN: [&str; 5] = ["python", "typescript", "go", "java", "rust"];
+        let language = KNOWN.into_iter().find(|known| *known == language).unwrap_or("other");
+        self.sessions.with_label_values(&[language]).add(change);
+    }
+
+    /// A request to an executor ended. `message` is the type on the wire, `outcome` one of a few
+    /// constant words such as `ok`, `error`, `timeout`, `closed`.
+    pub fn executor_request(&self, message: &'static str, outcome: &'static str, took: Duration) {
+        self.executor_requests
+            .with_label_values(&[message, outcome])
+            .observe(took.as_secs_f64());
+    }
+
+    /// An executor's connection was refused.
+    pub fn websocket_refused(&self, reason: &'static str) {
+        self.websocket_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// A recovery reached `outcome`, one of the final statuses.
+    pub fn recovery(&self, outcome: &'static str) {
+        self.recoveries.with_label_values(&[outcome]).inc();
+    }
+
+    /// How many recoveries are in `status` now.
+    pub fn open_recoveries(&self, status: &'static str, count: i64) {
+        self.open_recoveries.with_label_values(&[status]).set(count);
+    }
+
+    /// An HTTP request was answered. `operation` is an operation id or a fixed route, never a path.
+    pub fn http(&self, operation: &str, status: u16, took: Duration) {
+        self.http
+            .with_label_values(&[operation, &status.to_string()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// An operation on the store ended.
+    pub fn store(&self, operation: &'static str, took: Duration) {
+        self.store.with_label_values(&[operation]).observe(took.as_secs_f64());
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_metric_is_rendered_once_used() {
+        let metrics = Metrics::new().unwrap();
+        metrics.session("python", 1);
+        metrics.session("brainfuck", 1);
+        metrics.recovery("RECOVERED");
+        metrics.http("listApps", 200, Duration::from_millis(3));
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        assert!(text.contains("segno_executor_sessions{language=\"python\"} 1"), "{text}");
+        assert!(text.contains("segno_executor_sessions{language=\"other\"} 1"), "{text}");
+        assert!(text.contains("segno_recoveries_total{outcome=\"RECOVERED\"} 1"), "{text}");
+        assert!(text.contains("segno_http_request_seconds_count{operation=\"listApps\",status=\"200\"} 1"));
+    }
+}
