@@ -1,0 +1,58 @@
+import { QueryClient } from '@tanstack/react-query';
+import createClient, { type Middleware } from 'openapi-fetch';
+import createQueryApi from 'openapi-react-query';
+import { noteServerTime } from '~/ui/clock';
+import { Problem } from './problem';
+import type { components, paths } from './schema.gen';
+import { sessionKey } from './session';
+
+export type Schemas = components['schemas'];
+
+/** Called when a credential is missing or no longer accepted. */
+let onUnauthorized: () => void = () => {};
+export function whenUnauthorized(handler: () => void): void {
+  onUnauthorized = handler;
+}
+
+const session: Middleware = {
+  onRequest({ request }) {
+    const key = sessionKey();
+    if (key) request.headers.set('Authorization', `Bearer ${key}`);
+    // A retried mutation (the browser's, a proxy's) is then carried out once.
+    if (request.method !== 'GET') request.headers.set('Idempotency-Key', crypto.randomUUID());
+    return request;
+  },
+  async onResponse({ response }) {
+    noteServerTime(response.headers.get('Date'));
+    if (response.ok) return undefined;
+    const problem = await Problem.from(response);
+    if (problem.status === 401) onUnauthorized();
+    throw problem;
+  },
+  onError({ error }) {
+    return Problem.of(error);
+  },
+};
+
+/** The typed client of the HTTP API. Every failure is thrown as a {@link Problem}. */
+export const client = createClient<paths>({ baseUrl: window.location.origin });
+client.use(session);
+
+/** The same client as TanStack Query options. */
+export const api = createQueryApi(client);
+
+export const queryClient = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 1_000,
+      gcTime: 60_000,
+      retry: (failures, error) => failures < 2 && isTransient(Problem.of(error)),
+      retryDelay: (attempt) => Math.min(500 * 2 ** attempt, 4_000),
+    },
+    mutations: { retry: false },
+  },
+});
+
+function isTransient(problem: Problem): boolean {
+  return problem.kind === 'unreachable' || problem.status === 502 || problem.status === 429;
+}

@@ -1,0 +1,132 @@
+import { api, client, type Schemas } from './client';
+import { ORG } from './session';
+
+export type App = Schemas['Application'];
+export type Executor = Schemas['Executor'];
+export type Workflow = Schemas['Workflow'];
+export type Step = Schemas['Step'];
+export type Recovery = Schemas['Recovery'];
+export type Token = Schemas['Token'];
+export type SearchBody = Schemas['WorkflowSearchBody'];
+export type AggregatesBody = Schemas['WorkflowAggregatesBody'];
+
+const BASE = '/v2/orgs/{orgName}/apps';
+const APP = '/v2/orgs/{orgName}/apps/{appName}';
+const org = { orgName: ORG };
+const inApp = (appName: string) => ({ orgName: ORG, appName });
+
+/** Everything the console reads: one function per read, all of them TanStack Query options. */
+export const read = {
+  apps: () => api.queryOptions('get', BASE, { params: { path: org } }),
+  app: (app: string) => api.queryOptions('get', APP, { params: { path: inApp(app) } }),
+  executors: (app: string) => api.queryOptions('get', `${APP}/executors`, { params: { path: inApp(app) } }),
+  versions: (app: string) => api.queryOptions('get', `${APP}/versions`, { params: { path: inApp(app) } }),
+  recoveries: (
+    app: string,
+    query: { status?: string; executorId?: string; limit?: number; offset?: number } = {},
+  ) => api.queryOptions('get', `${APP}/recoveries`, { params: { path: inApp(app), query } }),
+  workflow: (app: string, workflowId: string) =>
+    api.queryOptions('get', `${APP}/workflows/{workflowId}`, {
+      params: { path: { ...inApp(app), workflowId } },
+    }),
+  search: (app: string, body: SearchBody) =>
+    api.queryOptions('post', `${APP}/workflows/search`, { params: { path: inApp(app) }, body }),
+  aggregates: (app: string, body: AggregatesBody) =>
+    api.queryOptions('post', `${APP}/workflows/aggregates`, { params: { path: inApp(app) }, body }),
+  events: (app: string, workflowId: string) =>
+    api.queryOptions('get', `${APP}/workflows/{workflowId}/events`, {
+      params: { path: { ...inApp(app), workflowId } },
+    }),
+  notifications: (app: string, workflowId: string) =>
+    api.queryOptions('get', `${APP}/workflows/{workflowId}/notifications`, {
+      params: { path: { ...inApp(app), workflowId } },
+    }),
+  streams: (app: string, workflowId: string) =>
+    api.queryOptions('get', `${APP}/workflows/{workflowId}/streams`, {
+      params: { path: { ...inApp(app), workflowId } },
+    }),
+  tokens: () => api.queryOptions('get', '/v2/orgs/{orgName}/tokens', { params: { path: org } }),
+  permissions: () => api.queryOptions('get', '/v2/orgs/{orgName}/permissions', { params: { path: org } }),
+};
+
+/** One page of a search, for lists that keep their own pages. */
+export async function searchPage(app: string, body: SearchBody, signal: AbortSignal): Promise<Workflow[]> {
+  const { data } = await client.POST(`${APP}/workflows/search`, {
+    params: { path: inApp(app) },
+    body,
+    signal,
+  });
+  return data ?? [];
+}
+
+/** One page of a workflow's steps, in step order. */
+export async function stepPage(
+  app: string,
+  workflowId: string,
+  page: { offset: number; limit: number },
+  signal: AbortSignal,
+): Promise<Step[]> {
+  const { data } = await client.GET(`${APP}/workflows/{workflowId}/steps`, {
+    params: { path: { ...inApp(app), workflowId }, query: page },
+    signal,
+  });
+  return data ?? [];
+}
+
+/** Everything the console does: one function per action. Each throws a Problem. */
+export const act = {
+  registerApp: (appName: string) => client.PUT(APP, { params: { path: inApp(appName) }, body: {} }),
+  updateApp: (app: string, body: Schemas['PatchAppInputBody']) =>
+    client.PATCH(APP, { params: { path: inApp(app) }, body }),
+  deleteApp: (app: string) => client.DELETE(APP, { params: { path: inApp(app) } }),
+  setLatestVersion: (app: string, versionName: string) =>
+    client.PATCH(`${APP}/versions/latest`, { params: { path: inApp(app) }, body: { versionName } }),
+
+  createToken: async (tokenName: string, body: Schemas['CreateTokenInputBody']) => {
+    const { data } = await client.POST('/v2/orgs/{orgName}/tokens/{tokenName}', {
+      params: { path: { ...org, tokenName } },
+      body,
+    });
+    return data?.token ?? '';
+  },
+  deleteToken: (tokenName: string) =>
+    client.DELETE('/v2/orgs/{orgName}/tokens/{tokenName}', { params: { path: { ...org, tokenName } } }),
+  renameToken: (tokenName: string, newName: string) =>
+    client.PATCH('/v2/orgs/{orgName}/tokens/{tokenName}', {
+      params: { path: { ...org, tokenName } },
+      body: { newName },
+    }),
+
+  cancel: (app: string, workflowId: string, cancelChildren: boolean) =>
+    client.POST(`${APP}/workflows/{workflowId}/cancel`, {
+      params: { path: { ...inApp(app), workflowId } },
+      body: { cancelChildren },
+    }),
+  resume: (app: string, workflowId: string, queueName?: string) =>
+    client.POST(`${APP}/workflows/{workflowId}/resume`, {
+      params: { path: { ...inApp(app), workflowId } },
+      body: queueName ? { queueName } : {},
+    }),
+  fork: async (app: string, workflowId: string, body: Schemas['ForkWorkflowInputBody']) => {
+    const { data } = await client.POST(`${APP}/workflows/{workflowId}/fork`, {
+      params: { path: { ...inApp(app), workflowId } },
+      body,
+    });
+    return data?.workflowId ?? '';
+  },
+  remove: (app: string, workflowId: string, deleteChildren: boolean) =>
+    client.DELETE(`${APP}/workflows/{workflowId}`, {
+      params: { path: { ...inApp(app), workflowId }, query: { deleteChildren } },
+    }),
+
+  assignRecovery: (app: string, recoveryId: string, appVersion: string) =>
+    client.POST(`${APP}/recoveries/{recoveryId}/assign`, {
+      params: { path: { ...inApp(app), recoveryId } },
+      body: { appVersion },
+    }),
+  abandonRecovery: (app: string, recoveryId: string, reason: string) =>
+    client.POST(`${APP}/recoveries/{recoveryId}/abandon`, {
+      params: { path: { ...inApp(app), recoveryId } },
+      body: { reason },
+    }),
+};

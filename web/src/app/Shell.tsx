@@ -1,0 +1,300 @@
+import { Dialog } from '@base-ui/react/dialog';
+import { useQuery } from '@tanstack/react-query';
+import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
+import {
+  Activity,
+  BookOpen,
+  Gauge,
+  GitBranch,
+  Keyboard,
+  KeyRound,
+  LayoutGrid,
+  LogOut,
+  Menu as MenuIcon,
+  Monitor,
+  Moon,
+  Pause,
+  Plug,
+  RotateCcw,
+  Search,
+  Server,
+  Settings,
+  Sun,
+} from 'lucide-react';
+import { type ReactNode, useState } from 'react';
+import { queryClient } from '~/api/client';
+import { Problem } from '~/api/problem';
+import { read } from '~/api/queries';
+import { sessionKey, setSessionKey } from '~/api/session';
+import { Button, Kbd } from '~/ui/controls';
+import { Dot } from '~/ui/data';
+import { count } from '~/ui/format';
+import { useLive, useRenewal } from '~/ui/live';
+import { Tooltip } from '~/ui/overlay';
+import { useHotkeys } from './hotkeys';
+import { Mark } from './Mark';
+import { CommandPalette } from './Palette';
+import s from './Shell.module.css';
+import { ShortcutSheet } from './ShortcutSheet';
+import { setTheme, type Theme, theme } from './theme';
+
+/** The frame around every page: navigation, the live switch, the palette, keyboard. */
+export function Shell() {
+  const { app } = useParams({ strict: false });
+  const navigate = useNavigate();
+  const { toggle } = useLive();
+  const [palette, setPalette] = useState(false);
+  const [sheet, setSheet] = useState(false);
+  const [drawer, setDrawer] = useState(false);
+
+  const inApp = (to: '' | '/workflows' | '/recovery' | '/executors' | '/versions') => () => {
+    if (app) void navigate({ to: `/apps/$app${to}`, params: { app } });
+  };
+  useHotkeys({
+    '$mod+k': () => setPalette(true),
+    '?': () => setSheet(true),
+    p: toggle,
+    'g f': () => void navigate({ to: '/' }),
+    'g k': () => void navigate({ to: '/keys' }),
+    'g o': inApp(''),
+    'g w': inApp('/workflows'),
+    'g r': inApp('/recovery'),
+    'g e': inApp('/executors'),
+    'g v': inApp('/versions'),
+  });
+
+  const side = <Side app={app} onPalette={() => setPalette(true)} onSheet={() => setSheet(true)} />;
+  return (
+    <div className={s.shell}>
+      <a className={s.skip} href="#content">
+        Skip to content
+      </a>
+      {side}
+      <div className={s.main}>
+        <header className={s.top}>
+          <Button
+            className={s.burger}
+            kind="quiet"
+            icon
+            aria-label="Navigation"
+            onClick={() => setDrawer(true)}
+          >
+            <MenuIcon />
+          </Button>
+          <Crumbs app={app} />
+          <div className="grow" />
+          <LiveSwitch />
+        </header>
+        <main className={s.content} id="content">
+          <Outlet />
+        </main>
+      </div>
+      <Dialog.Root open={drawer} onOpenChange={setDrawer}>
+        <Dialog.Portal>
+          <Dialog.Backdrop className={s.backdrop} />
+          <Dialog.Popup className={s.drawer} aria-label="Navigation" onClick={() => setDrawer(false)}>
+            {side}
+          </Dialog.Popup>
+        </Dialog.Portal>
+      </Dialog.Root>
+      <CommandPalette
+        app={app}
+        open={palette}
+        onClose={() => setPalette(false)}
+        onSheet={() => setSheet(true)}
+      />
+      <ShortcutSheet open={sheet} onClose={() => setSheet(false)} />
+    </div>
+  );
+}
+
+function Crumbs({ app }: { app: string | undefined }) {
+  const { id } = useParams({ strict: false });
+  return (
+    <nav className={s.crumbs} aria-label="Breadcrumb">
+      <Link to="/">Fleet</Link>
+      {app && (
+        <>
+          <span aria-hidden>/</span>
+          <Link to="/apps/$app" params={{ app }} className="clip">
+            {app}
+          </Link>
+        </>
+      )}
+      {app && id && (
+        <>
+          <span aria-hidden>/</span>
+          <Link to="/apps/$app/workflows" params={{ app }}>
+            workflows
+          </Link>
+        </>
+      )}
+    </nav>
+  );
+}
+
+function LiveSwitch() {
+  const { live, toggle } = useLive();
+  const apps = useQuery({ ...read.apps(), ...useRenewal(10_000) });
+  const away = apps.error != null && Problem.of(apps.error).kind === 'unreachable';
+  return (
+    <Tooltip
+      text={live ? 'Pages renew themselves. Pause to read (p)' : 'Nothing changes until you go live (p)'}
+    >
+      <button type="button" className={s.live} aria-pressed={live} onClick={toggle}>
+        {!live ? <Pause style={{ width: 12 }} /> : <Dot tone={away ? 'err' : 'ok'} pulse={!away} />}
+        {!live ? 'Paused' : away ? 'Reconnecting' : 'Live'}
+      </button>
+    </Tooltip>
+  );
+}
+
+function Side(props: { app: string | undefined; onPalette: () => void; onSheet: () => void }) {
+  const key = sessionKey();
+  const navigate = useNavigate();
+  return (
+    <nav className={s.side} aria-label="Main">
+      <Link to="/" className={s.brand}>
+        <Mark /> Segno
+      </Link>
+      <button type="button" className={s.jump} onClick={props.onPalette}>
+        <Search /> <span className="grow">Jump to…</span> <Kbd>Ctrl K</Kbd>
+      </button>
+      <div className={s.nav}>
+        <NavLink to="/" icon={<LayoutGrid />} exact>
+          Fleet
+        </NavLink>
+        <NavLink to="/keys" icon={<KeyRound />}>
+          API keys
+        </NavLink>
+      </div>
+      {props.app && <AppNav app={props.app} />}
+      <div className={s.foot}>
+        <ThemeButton />
+        <button type="button" className={s.link} onClick={props.onSheet}>
+          <Keyboard /> Shortcuts
+        </button>
+        <a className={s.link} href="/docs">
+          <BookOpen /> API reference
+        </a>
+        {key && (
+          <button
+            type="button"
+            className={s.link}
+            onClick={() => {
+              setSessionKey(null);
+              queryClient.clear();
+              void navigate({ to: '/login', search: {} });
+            }}
+          >
+            <LogOut /> Log out
+          </button>
+        )}
+      </div>
+    </nav>
+  );
+}
+
+function AppNav({ app }: { app: string }) {
+  const stranded = useQuery({
+    ...read.recoveries(app, { status: 'STRANDED', limit: 100 }),
+    ...useRenewal(5_000),
+  });
+  const executors = useQuery({ ...read.executors(app), ...useRenewal(5_000) });
+  const healthy = executors.data?.filter((executor) => executor.status === 'HEALTHY').length;
+  const strandedCount = stranded.data?.length ?? 0;
+  return (
+    <>
+      <div className={s.navTitle}>
+        <bdi className="clip">{app}</bdi>
+      </div>
+      <div className={s.nav}>
+        <NavLink to="/apps/$app" app={app} icon={<Gauge />} exact>
+          Overview
+        </NavLink>
+        <NavLink to="/apps/$app/workflows" app={app} icon={<Activity />}>
+          Workflows
+        </NavLink>
+        <NavLink
+          to="/apps/$app/recovery"
+          app={app}
+          icon={<RotateCcw />}
+          count={
+            strandedCount > 0 && (
+              <span className={s.count} data-tone="warn" title={`${strandedCount} stranded`}>
+                {count(strandedCount)}
+              </span>
+            )
+          }
+        >
+          Recovery
+        </NavLink>
+        <NavLink
+          to="/apps/$app/executors"
+          app={app}
+          icon={<Server />}
+          count={healthy !== undefined && <span className={s.count}>{count(healthy)}</span>}
+        >
+          Executors
+        </NavLink>
+        <NavLink to="/apps/$app/versions" app={app} icon={<GitBranch />}>
+          Versions
+        </NavLink>
+        <NavLink to="/apps/$app/connect" app={app} icon={<Plug />}>
+          Connect
+        </NavLink>
+        <NavLink to="/apps/$app/settings" app={app} icon={<Settings />}>
+          Settings
+        </NavLink>
+      </div>
+    </>
+  );
+}
+
+type AppTarget = '' | '/workflows' | '/recovery' | '/executors' | '/versions' | '/connect' | '/settings';
+
+function NavLink(props: {
+  to: '/' | '/keys' | `/apps/$app${AppTarget}`;
+  app?: string;
+  icon: ReactNode;
+  exact?: boolean;
+  count?: ReactNode;
+  children: ReactNode;
+}) {
+  return (
+    <Link
+      to={props.to}
+      params={props.app ? { app: props.app } : {}}
+      className={s.link}
+      activeOptions={{ exact: props.exact ?? false, includeSearch: false }}
+    >
+      {props.icon}
+      {props.children}
+      {props.count}
+    </Link>
+  );
+}
+
+const THEMES: Record<Theme, { next: Theme; label: string; icon: ReactNode }> = {
+  system: { next: 'light', label: 'Theme: system', icon: <Monitor /> },
+  light: { next: 'dark', label: 'Theme: light', icon: <Sun /> },
+  dark: { next: 'system', label: 'Theme: dark', icon: <Moon /> },
+};
+
+function ThemeButton() {
+  const [choice, setChoice] = useState(theme);
+  const shown = THEMES[choice];
+  return (
+    <button
+      type="button"
+      className={s.link}
+      onClick={(event) => {
+        event.stopPropagation();
+        setTheme(shown.next);
+        setChoice(shown.next);
+      }}
+    >
+      {shown.icon} {shown.label}
+    </button>
+  );
+}

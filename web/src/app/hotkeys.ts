@@ -1,0 +1,81 @@
+import { useEffect, useRef } from 'react';
+import { tinykeys } from 'tinykeys';
+
+type Bindings = Record<string, (event: KeyboardEvent) => void>;
+
+/** Whether keys typed now belong to a field, or to a dialog that is open above the page. */
+function isTaken(event: KeyboardEvent, throughDialogs: boolean): boolean {
+  const target = event.target;
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.closest('input, textarea, select, [contenteditable=true]')) return true;
+  return !throughDialogs && document.querySelector('[role=dialog], [role=alertdialog], [role=menu]') !== null;
+}
+
+/** Binds keys for as long as the caller is shown. Bindings with a modifier also work inside fields. */
+export function useHotkeys(bindings: Bindings): void {
+  const latest = useRef(bindings);
+  useEffect(() => {
+    latest.current = bindings;
+  });
+  const names = Object.keys(bindings).join('\n');
+  useEffect(() => {
+    const map: Bindings = {};
+    for (const name of names.split('\n').filter(Boolean)) {
+      map[name] = (event) => {
+        const global = name.includes('$mod');
+        if (!global && isTaken(event, false)) return;
+        event.preventDefault();
+        latest.current[name]?.(event);
+      };
+    }
+    return tinykeys(window, map);
+  }, [names]);
+}
+
+/** The sheet behind `?`. Pages bind what is listed here. */
+export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] }[] = [
+  {
+    title: 'Everywhere',
+    keys: [
+      [['Ctrl', 'K'], 'Jump anywhere'],
+      [['p'], 'Pause or go live'],
+      [['?'], 'This sheet'],
+      [['g', 'f'], 'Fleet'],
+      [['g', 'k'], 'API keys'],
+    ],
+  },
+  {
+    title: 'In an application',
+    keys: [
+      [['g', 'o'], 'Overview'],
+      [['g', 'w'], 'Workflows'],
+      [['g', 'r'], 'Recovery'],
+      [['g', 'e'], 'Executors'],
+      [['g', 'v'], 'Versions'],
+    ],
+  },
+  {
+    title: 'Workflows',
+    keys: [
+      [['/'], 'Filter'],
+      [['j'], 'Next row'],
+      [['k'], 'Previous row'],
+      [['Enter'], 'Open'],
+      [['x'], 'Select'],
+      [['n'], 'Show new rows'],
+      [['Esc'], 'Clear the selection'],
+    ],
+  },
+  {
+    title: 'One workflow',
+    keys: [
+      [['j'], 'Next step'],
+      [['k'], 'Previous step'],
+      [['Enter'], 'Open the step'],
+      [['c'], 'Cancel'],
+      [['r'], 'Resume'],
+      [['f'], 'Fork'],
+      [['y'], 'Copy the id'],
+    ],
+  },
+];

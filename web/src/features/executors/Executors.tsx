@@ -1,0 +1,172 @@
+import { useQuery } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+import { useState } from 'react';
+import { type Executor, read } from '~/api/queries';
+import { Button, buttonLook } from '~/ui/controls';
+import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
+import { useRenewal } from '~/ui/live';
+import { Dialog } from '~/ui/overlay';
+import { Empty, Loaded } from '~/ui/states';
+import { unresponsiveSince } from '../fleet/health';
+import { RecoveryTable } from '../recovery/RecoveryTable';
+
+/** The processes of an application, and the history of each. */
+export function Executors({ app }: { app: string }) {
+  const executors = useQuery({ ...read.executors(app), ...useRenewal(2_000) });
+  const [chosen, setChosen] = useState<Executor | null>(null);
+  return (
+    <Page
+      title="Executors"
+      actions={
+        <Link to="/apps/$app/connect" params={{ app }} {...buttonLook()}>
+          Connect another
+        </Link>
+      }
+    >
+      <Panel flush>
+        <Loaded query={executors}>
+          {(list) =>
+            list.length === 0 ? (
+              <Empty
+                title="No executor is known"
+                actions={
+                  <Link to="/apps/$app/connect" params={{ app }} {...buttonLook('primary')}>
+                    Connect one
+                  </Link>
+                }
+              >
+                Lost executors are forgotten once their work is settled; what happened to it stays under
+                Recovery.
+              </Empty>
+            ) : (
+              <ExecutorTable app={app} executors={list} onOpen={setChosen} />
+            )
+          }
+        </Loaded>
+      </Panel>
+      {chosen && <ExecutorDialog app={app} executor={chosen} onClose={() => setChosen(null)} />}
+    </Page>
+  );
+}
+
+function ExecutorTable(props: { app: string; executors: Executor[]; onOpen: (executor: Executor) => void }) {
+  const sorted = [...props.executors].sort(
+    (a, b) => a.appVersion.localeCompare(b.appVersion) || a.executorId.localeCompare(b.executorId),
+  );
+  return (
+    <Table
+      label="Executors"
+      head={
+        <>
+          <th>Executor</th>
+          <th>Status</th>
+          <th>Version</th>
+          <th>Host</th>
+          <th>SDK</th>
+          <th>First seen</th>
+          <th>Last change</th>
+          <th>
+            <span className="visually-hidden">Actions</span>
+          </th>
+        </>
+      }
+    >
+      {sorted.map((executor) => (
+        <tr key={`${executor.executorId} ${executor.appVersion}`}>
+          <td style={{ maxWidth: 260 }}>
+            <Id value={executor.executorId} label="executor id" />
+          </td>
+          <td>
+            <ExecutorStatus executor={executor} />
+          </td>
+          <td style={{ maxWidth: 180 }}>
+            <Id value={executor.appVersion} label="version" />
+          </td>
+          <td>
+            <bdi>{executor.hostname ?? '–'}</bdi>
+          </td>
+          <td className="soft">
+            {executor.language ?? 'unknown'} {executor.dbosVersion ?? ''}
+          </td>
+          <td>
+            <Age time={executor.createdAt} />
+          </td>
+          <td>
+            <Age time={executor.updatedAt} />
+          </td>
+          <td data-actions>
+            <Link
+              to="/apps/$app/workflows"
+              params={{ app: props.app }}
+              search={{ executor: [executor.executorId], status: ['PENDING'] }}
+              {...buttonLook('quiet', true)}
+            >
+              Its workflows
+            </Link>
+            <Button kind="quiet" small onClick={() => props.onOpen(executor)}>
+              Details
+            </Button>
+          </td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+export function ExecutorStatus({ executor }: { executor: Executor }) {
+  if (executor.status === 'HEALTHY' && unresponsiveSince(executor))
+    return <Badge tone="warn">Unresponsive</Badge>;
+  switch (executor.status) {
+    case 'HEALTHY':
+      return <Badge tone="ok">Healthy</Badge>;
+    case 'DISCONNECTED':
+      return <Badge tone="warn">Disconnected</Badge>;
+    case 'DEAD':
+      return <Badge tone="err">Dead</Badge>;
+  }
+}
+
+function ExecutorDialog({
+  app,
+  executor,
+  onClose,
+}: {
+  app: string;
+  executor: Executor;
+  onClose: () => void;
+}) {
+  const history = useQuery(read.recoveries(app, { executorId: executor.executorId, limit: 20 }));
+  const metadata = executor.executorMetadata;
+  return (
+    <Dialog
+      open
+      onClose={onClose}
+      title={executor.executorId}
+      width={900}
+      foot={<Button onClick={onClose}>Close</Button>}
+    >
+      <Facts
+        facts={[
+          ['Status', <ExecutorStatus key="status" executor={executor} />],
+          ['Version', <Id key="version" value={executor.appVersion} />],
+          ['Host', executor.hostname && <bdi>{executor.hostname}</bdi>],
+          ['SDK', `${executor.language ?? 'unknown'} ${executor.dbosVersion ?? ''}`],
+          ['First seen', <Age key="first" time={executor.createdAt} />],
+          ['Unresponsive', unresponsiveSince(executor) && <Age time={unresponsiveSince(executor)} />],
+        ]}
+      />
+      {metadata && Object.keys(metadata).length > 0 && (
+        <div className="stack" style={{ gap: 6 }}>
+          <h3>Metadata</h3>
+          <Code text={JSON.stringify(metadata, null, 2)} label="metadata" />
+        </div>
+      )}
+      <div className="stack" style={{ gap: 6 }}>
+        <h3>Times it was lost</h3>
+        <Loaded query={history} rows={2}>
+          {(list) => <RecoveryTable app={app} recoveries={list} quiet />}
+        </Loaded>
+      </div>
+    </Dialog>
+  );
+}

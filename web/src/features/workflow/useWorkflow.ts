@@ -1,0 +1,87 @@
+import { useInfiniteQuery, useQueries, useQuery } from '@tanstack/react-query';
+import { useEffect, useMemo } from 'react';
+import { Problem } from '~/api/problem';
+import { read, type Step, stepPage, type Workflow } from '~/api/queries';
+import { isActive } from '~/ui/data';
+import { useLive, useRenewal } from '~/ui/live';
+import type { Known } from './timeline';
+
+const PAGE = 1_000;
+const MOST_CHILDREN = 1_000;
+
+export type Steps = { steps: Step[]; complete: boolean; problem: Problem | null };
+
+/** All steps of a workflow, page by page; renewed while it is active, less often the more there are. */
+export function useSteps(app: string, id: string, active: boolean): Steps {
+  const { live } = useLive();
+  const query = useInfiniteQuery({
+    queryKey: ['steps', app, id],
+    initialPageParam: 0,
+    queryFn: ({ pageParam, signal }) => stepPage(app, id, { offset: pageParam, limit: PAGE }, signal),
+    getNextPageParam: (last, all) => (last.length < PAGE ? undefined : all.length * PAGE),
+    refetchInterval: ({ state }) =>
+      live && active ? 1_500 * Math.max(state.data?.pages.length ?? 1, 1) : false,
+  });
+  const { hasNextPage, isFetchingNextPage, fetchNextPage, isError } = query;
+  useEffect(() => {
+    if (hasNextPage && !isFetchingNextPage && !isError) void fetchNextPage();
+  }, [hasNextPage, isFetchingNextPage, isError, fetchNextPage]);
+  const steps = useMemo(
+    () => (query.data?.pages ?? []).flat().sort((a, b) => a.stepId - b.stepId),
+    [query.data],
+  );
+  return {
+    steps,
+    complete: query.isSuccess && !hasNextPage,
+    problem: query.error ? Problem.of(query.error) : null,
+  };
+}
+
+/** A workflow with what is around it; inputs and outputs come with the workflow itself only. */
+export function useWorkflow(app: string, id: string) {
+  const { live } = useLive();
+  const query = useQuery({
+    ...read.workflow(app, id),
+    // What is finished does not change by itself.
+    refetchInterval: ({ state }) =>
+      live && (state.error || (state.data && isActive(state.data.status))) ? 1_500 : live ? 15_000 : false,
+  });
+  const workflow = query.data;
+  const active = workflow ? isActive(workflow.status) : false;
+  const steps = useSteps(app, id, active);
+  const mayHaveChildren = steps.steps.some((step) => step.childWorkflowId !== null);
+  const children = useQuery({
+    ...read.search(app, { parentWorkflowId: [id], limit: MOST_CHILDREN }),
+    ...useRenewal(3_000),
+    enabled: mayHaveChildren,
+  });
+  const forks = useQuery({
+    ...read.search(app, { forkedFrom: [id], limit: 100 }),
+    enabled: workflow?.wasForkedFrom ?? false,
+  });
+  // The end of the last run decides whether steps are complete: look once more when it has just finished.
+  return { query, workflow, active, steps, children: children.data ?? [], forks: forks.data ?? [] };
+}
+
+/** The steps of children that are opened in place, by id, as far as they are there. */
+export function useOpened(app: string, ids: string[], children: Workflow[]): ReadonlyMap<string, Known> {
+  const { live } = useLive();
+  const known = useMemo(() => new Map(children.map((child) => [child.workflowId, child])), [children]);
+  const workflows = useQueries({
+    queries: ids.map((id) => ({ ...read.workflow(app, id), enabled: !known.has(id) })),
+  });
+  const steps = useQueries({
+    queries: ids.map((id) => ({
+      queryKey: ['child-steps', app, id],
+      queryFn: ({ signal }: { signal: AbortSignal }) => stepPage(app, id, { offset: 0, limit: PAGE }, signal),
+      refetchInterval: live && isActive(known.get(id)?.status ?? 'PENDING') ? 2_000 : (false as const),
+    })),
+  });
+  const out = new Map<string, Known>();
+  ids.forEach((id, index) => {
+    const workflow = known.get(id) ?? workflows[index]?.data;
+    const list = steps[index]?.data;
+    if (workflow && list) out.set(id, { workflow, steps: list });
+  });
+  return out;
+}

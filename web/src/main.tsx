@@ -1,0 +1,60 @@
+import '@fontsource-variable/geist/wght.css';
+import '@fontsource-variable/geist-mono/wght.css';
+import './ui/tokens.css';
+import './ui/base.css';
+import { CSPProvider } from '@base-ui/react/csp-provider';
+import { Tooltip } from '@base-ui/react/tooltip';
+import { QueryClientProvider } from '@tanstack/react-query';
+import { createRouter, RouterProvider } from '@tanstack/react-router';
+import { StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+import { queryClient, whenUnauthorized } from './api/client';
+import { setSessionKey } from './api/session';
+import { parseSearch, stringifySearch } from './app/search';
+import { applyTheme } from './app/theme';
+import { routeTree } from './routeTree.gen';
+import { LiveProvider } from './ui/live';
+import { Toasts } from './ui/overlay';
+
+applyTheme();
+
+const router = createRouter({
+  routeTree,
+  parseSearch,
+  stringifySearch,
+  defaultPreload: 'intent',
+  defaultPreloadStaleTime: 0,
+  scrollRestoration: true,
+});
+
+declare module '@tanstack/react-router' {
+  interface Register {
+    router: typeof router;
+  }
+}
+
+whenUnauthorized(() => {
+  if (router.state.location.pathname === '/login') return;
+  setSessionKey(null);
+  queryClient.clear();
+  void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+});
+
+const root = document.getElementById('root');
+if (root) {
+  createRoot(root).render(
+    <StrictMode>
+      {/* Nothing of the component kit may add style elements: the content security policy forbids them. */}
+      <CSPProvider disableStyleElements>
+        <QueryClientProvider client={queryClient}>
+          <LiveProvider>
+            <Tooltip.Provider delay={400}>
+              <RouterProvider router={router} />
+              <Toasts />
+            </Tooltip.Provider>
+          </LiveProvider>
+        </QueryClientProvider>
+      </CSPProvider>
+    </StrictMode>,
+  );
+}

@@ -1,0 +1,40 @@
+import { createRootRoute, type ErrorComponentProps, Link, Outlet, useRouter } from '@tanstack/react-router';
+import { CircleAlert } from 'lucide-react';
+import { Button, buttonLook } from '~/ui/controls';
+import { Empty, State } from '~/ui/states';
+
+export const Route = createRootRoute({
+  component: Outlet,
+  notFoundComponent: () => (
+    <Empty
+      title="There is no such page"
+      actions={
+        <Link to="/" {...buttonLook('primary')}>
+          To the fleet
+        </Link>
+      }
+    >
+      The address may be mistyped, or from another version of the console.
+    </Empty>
+  ),
+  errorComponent: Crashed,
+});
+
+/** A fault of the console itself, not of the server. */
+function Crashed({ error }: ErrorComponentProps) {
+  const router = useRouter();
+  return (
+    <State
+      icon={<CircleAlert />}
+      tone="err"
+      title="The console failed to show this page"
+      actions={
+        <Button kind="primary" onClick={() => void router.invalidate()}>
+          Try again
+        </Button>
+      }
+    >
+      <code className="foreign">{error instanceof Error ? error.message : String(error)}</code>
+    </State>
+  );
+}

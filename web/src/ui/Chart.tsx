@@ -1,0 +1,160 @@
+import 'uplot/dist/uPlot.min.css';
+import { useEffect, useRef, useState } from 'react';
+import uPlot from 'uplot';
+import s from './Chart.module.css';
+import type { Tone } from './data';
+
+export type Series = { label: string; tone: Tone; values: number[] };
+
+/**
+ * Stacked bars over time. `spark` is a bare strip for a table row; otherwise axes and a cursor read-out are drawn.
+ * The canvas is described to screen readers by `label`.
+ */
+export function BarChart(props: {
+  label: string;
+  /** Start of each bucket, epoch seconds, ascending and evenly spaced. */
+  times: number[];
+  series: Series[];
+  height: number;
+  spark?: boolean;
+}) {
+  const host = useRef<HTMLDivElement>(null);
+  const generation = useThemeGeneration();
+  const { times, series, height, spark = false } = props;
+  const plot = useRef<uPlot | null>(null);
+  const shape = series.map((each) => `${each.label}:${each.tone}`).join('|');
+  const latest = useRef({ times, series });
+  latest.current = { times, series };
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: colours are read anew for each theme generation
+  useEffect(() => {
+    const element = host.current;
+    if (!element) return;
+    const options = chartOptions(element, latest.current.series, height, spark);
+    const chart = new uPlot(options, stacked(latest.current.times, latest.current.series), element);
+    plot.current = chart;
+    const observer = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height }));
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+      chart.destroy();
+      plot.current = null;
+    };
+  }, [shape, height, spark, generation]);
+
+  useEffect(() => {
+    plot.current?.setData(stacked(times, series));
+  }, [times, series]);
+
+  return <div ref={host} className={s.chart} role="img" aria-label={props.label} style={{ height }} />;
+}
+
+/** uPlot draws series over each other: the whole stack first, then what lies below it. */
+function stacked(times: number[], series: Series[]): uPlot.AlignedData {
+  const sums = times.map(() => 0);
+  const layers = series.map((each) =>
+    times.map((_, at) => {
+      sums[at] = (sums[at] ?? 0) + (each.values[at] ?? 0);
+      return sums[at] ?? 0;
+    }),
+  );
+  return [times, ...layers.reverse()];
+}
+
+function chartOptions(element: HTMLElement, series: Series[], height: number, spark: boolean): uPlot.Options {
+  const bars = uPlot.paths.bars?.({ size: [spark ? 0.8 : 0.72, 24], gap: spark ? 1 : 2, radius: 0.12 });
+  const ink = colour(element, '--ink-3');
+  const line = colour(element, '--line');
+  const axis: uPlot.Axis = {
+    stroke: ink,
+    font: '11px "Geist Variable", system-ui, sans-serif',
+    grid: { stroke: line, width: 1 },
+    ticks: { show: false },
+  };
+  const reversed = [...series].reverse();
+  return {
+    width: element.clientWidth || 100,
+    height,
+    padding: spark ? [1, 0, 1, 0] : [8, 4, 0, 0],
+    legend: { show: false },
+    cursor: spark ? { show: false } : { y: false, points: { show: false }, drag: { x: false, y: false } },
+    scales: {
+      // Half a bucket of room on both sides, or the first and last bar would be cut.
+      x: { range: (chart, min, max) => [min - halfBucket(chart), max + halfBucket(chart)] },
+      y: { range: (_chart, _min, max) => [0, Math.max(max, spark ? 2 : 4)] },
+    },
+    axes: spark
+      ? [{ show: false }, { show: false }]
+      : [
+          {
+            ...axis,
+            grid: { show: false },
+            space: 70,
+            size: 24,
+            values: (_chart, splits) => timeLabels(splits),
+          },
+          {
+            ...axis,
+            size: 40,
+            incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000],
+          },
+        ],
+    series: [
+      {},
+      ...reversed.map((each) => {
+        const fill = colour(element, `--${each.tone}-mark`);
+        return {
+          label: each.label,
+          fill,
+          stroke: fill,
+          width: 0,
+          points: { show: false },
+          ...(bars ? { paths: bars } : {}),
+        };
+      }),
+    ],
+  };
+}
+
+function halfBucket(chart: uPlot): number {
+  const [first = 0, second = first + 60] = chart.data[0];
+  return (second - first) / 2;
+}
+
+const hours = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+const days = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric' });
+
+/** The hour of each tick, or the day where ticks are days apart or a day begins. */
+function timeLabels(ticks: number[]): string[] {
+  return ticks.map((tick) => {
+    const date = new Date(tick * 1_000);
+    return date.getHours() === 0 && date.getMinutes() === 0 ? days.format(date) : hours.format(date);
+  });
+}
+
+/** A canvas does not know light-dark(): let the browser resolve the token to a colour first. */
+function colour(element: HTMLElement, token: string): string {
+  const probe = document.createElement('span');
+  probe.style.color = `var(${token})`;
+  element.append(probe);
+  const resolved = getComputedStyle(probe).color;
+  probe.remove();
+  return resolved;
+}
+
+/** Changes whenever the theme does, whoever changed it. */
+function useThemeGeneration(): number {
+  const [generation, setGeneration] = useState(0);
+  useEffect(() => {
+    const renew = () => setGeneration((value) => value + 1);
+    const query = window.matchMedia('(prefers-color-scheme: dark)');
+    query.addEventListener('change', renew);
+    const observer = new MutationObserver(renew);
+    observer.observe(document.documentElement, { attributes: true, attributeFilter: ['data-theme'] });
+    return () => {
+      query.removeEventListener('change', renew);
+      observer.disconnect();
+    };
+  }, []);
+  return generation;
+}

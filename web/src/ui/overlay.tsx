@@ -1,0 +1,151 @@
+import { Dialog as BaseDialog } from '@base-ui/react/dialog';
+import { Toast } from '@base-ui/react/toast';
+import { Tooltip as BaseTooltip } from '@base-ui/react/tooltip';
+import { useMutation } from '@tanstack/react-query';
+import { X } from 'lucide-react';
+import type { CSSProperties, ReactElement, ReactNode } from 'react';
+import { Problem } from '~/api/problem';
+import { Button } from './controls';
+import s from './overlay.module.css';
+import { Fault } from './states';
+
+export function Dialog(props: {
+  open: boolean;
+  onClose: () => void;
+  title: string;
+  description?: ReactNode;
+  width?: number;
+  children: ReactNode;
+  foot?: ReactNode;
+}) {
+  return (
+    <BaseDialog.Root open={props.open} onOpenChange={(open) => !open && props.onClose()}>
+      <BaseDialog.Portal>
+        <BaseDialog.Backdrop className={s.backdrop} />
+        <BaseDialog.Viewport className={s.viewport}>
+          <BaseDialog.Popup
+            className={s.dialog}
+            style={{ '--dialog-width': `${props.width ?? 480}px` } as CSSProperties}
+          >
+            <div className={s.head}>
+              <BaseDialog.Title className={s.title}>{props.title}</BaseDialog.Title>
+              {props.description && (
+                <BaseDialog.Description className={s.description}>{props.description}</BaseDialog.Description>
+              )}
+            </div>
+            <div className={s.body}>{props.children}</div>
+            {props.foot && <div className={s.foot}>{props.foot}</div>}
+          </BaseDialog.Popup>
+        </BaseDialog.Viewport>
+      </BaseDialog.Portal>
+    </BaseDialog.Root>
+  );
+}
+
+/**
+ * A dialog around one action: says what will happen, does it, and stays open with the reason when it fails.
+ */
+export function ActionDialog<Result>(props: {
+  open: boolean;
+  onClose: () => void;
+  title: string;
+  description?: ReactNode;
+  width?: number;
+  verb: string;
+  danger?: boolean;
+  ready?: boolean;
+  action: () => Promise<Result>;
+  onDone: (result: Result) => void;
+  children?: ReactNode;
+}) {
+  const mutation = useMutation({
+    mutationFn: props.action,
+    onSuccess: (result) => {
+      props.onDone(result);
+      close();
+    },
+  });
+  const close = () => {
+    mutation.reset();
+    props.onClose();
+  };
+  return (
+    <Dialog
+      open={props.open}
+      onClose={close}
+      title={props.title}
+      description={props.description}
+      {...(props.width ? { width: props.width } : {})}
+      foot={
+        <>
+          <Button onClick={close}>Close</Button>
+          <Button
+            kind={props.danger ? 'danger' : 'primary'}
+            disabled={props.ready === false || mutation.isPending}
+            onClick={() => mutation.mutate()}
+          >
+            {mutation.isPending ? 'Working…' : props.verb}
+          </Button>
+        </>
+      }
+    >
+      {props.children}
+      {mutation.error && <Fault problem={Problem.of(mutation.error)} />}
+    </Dialog>
+  );
+}
+
+/** A hint on hover and focus; never the only place where something is said. */
+export function Tooltip({ text, children }: { text: ReactNode; children: ReactElement }) {
+  return (
+    <BaseTooltip.Root>
+      <BaseTooltip.Trigger render={children} />
+      <BaseTooltip.Portal>
+        <BaseTooltip.Positioner sideOffset={6} style={{ zIndex: 70 }}>
+          <BaseTooltip.Popup className={s.tooltip}>{text}</BaseTooltip.Popup>
+        </BaseTooltip.Positioner>
+      </BaseTooltip.Portal>
+    </BaseTooltip.Root>
+  );
+}
+
+type Notice = { title: string; text?: ReactNode; tone?: 'ok' | 'err' };
+const toasts = Toast.createToastManager();
+
+/** Tells the outcome of an action. */
+export function notify({ title, text, tone = 'ok' }: Notice): void {
+  toasts.add({ title, description: text, type: tone, timeout: tone === 'err' ? 12_000 : 6_000 });
+}
+
+export function Toasts() {
+  return (
+    <Toast.Provider toastManager={toasts}>
+      <Toast.Portal>
+        <Toast.Viewport className={s.toasts}>
+          <ToastList />
+        </Toast.Viewport>
+      </Toast.Portal>
+    </Toast.Provider>
+  );
+}
+
+function ToastList() {
+  const { toasts: shown } = Toast.useToastManager();
+  return shown.map((toast) => (
+    <Toast.Root key={toast.id} toast={toast} className={s.toast} data-tone={toast.type ?? 'ok'}>
+      <Toast.Content className={s.toastBody}>
+        <div className="grow">
+          <Toast.Title className={s.toastTitle} />
+          <Toast.Description className={s.toastText} />
+        </div>
+        <Toast.Close
+          render={
+            <Button kind="quiet" small icon aria-label="Dismiss">
+              <X />
+            </Button>
+          }
+        />
+      </Toast.Content>
+    </Toast.Root>
+  ));
+}
