@@ -1,3 +1,86 @@
 //! Durable workflows for Rust.
+//!
+//! A workflow is an ordinary `async fn` that is checkpointed in your own Postgres or SQLite: when its
+//! process dies, another one replays it to its last checkpoint and goes on. The system tables are those
+//! of DBOS Transact, so services in other languages and the control plane see nothing unusual.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use segno::{Ctx, Segno};
+//!
+//! async fn hello(ctx: Ctx, name: String) -> segno::Result<String> {
+//!     let line = ctx.step("greet", || async { Ok(format!("Hello, {name}!")) }).await?;
+//!     ctx.sleep(Duration::from_secs(5)).await; // survives a restart
+//!     Ok(line)
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> segno::Result<()> {
+//!     let app = Segno::named("hello-app")
+//!         .database_url("sqlite://hello.db")
+//!         .workflow("hello", hello)
+//!         .launch()
+//!         .await?;
+//!     println!("{}", app.run(hello, "Ada".into()).await?);
+//!     app.shutdown(Duration::from_secs(30)).await
+//! }
+//! ```
+//!
+//! - [`Segno`] launches an application, starts workflows and looks after them.
+//! - [`Ctx`] is what a workflow does everything durable with: steps, transactions, sleeps, children.
+//! - [`Error`] is what goes wrong; cancellation, shutdown and loss of ownership never show as errors
+//!   inside a workflow, its future is dropped instead.
 
+mod app;
+mod builder;
+mod clock;
+pub mod conductor;
+mod context;
+mod error;
+mod execution;
+mod handle;
+mod manage;
+mod recorder;
+mod runtime;
+mod state;
+mod status;
+mod step;
 pub mod system_database;
+mod transaction;
+mod version;
+mod workflow;
+
+pub use app::{RecorderStats, Segno};
+pub use builder::{Builder, Migrate};
+pub use context::{Ctx, Sleep};
+pub use error::{Error, ErrorKind, Result};
+pub use handle::{Enqueue, Handle, PendingRun, PendingStart};
+pub use manage::{Cancel, Delete, Fork, Resume, StepInfo, StepPoint, WorkflowInfo, Workflows};
+pub use state::{FromRef, NoAppState, NoState};
+pub use status::Status;
+pub use step::{Retry, Step, StepError};
+pub use transaction::{Db, FromRows, Parameter, Query, Transaction, Tx};
+pub use workflow::{ByName, Target, WorkflowError, WorkflowFn, WorkflowRef};
+
+#[cfg(feature = "macros")]
+pub use segno_macros::workflow;
+
+/// The database driver, in the version this crate uses; see [`Tx::postgres`] and [`Tx::sqlite`].
+pub use sqlx;
+
+/// Registers functions that carry `#[segno::workflow]`, by the names and fingerprints it gave them.
+///
+/// ```
+/// use segno::{Ctx, Segno};
+///
+/// #[segno::workflow]
+/// async fn checkout(ctx: Ctx, cart: String) -> segno::Result<()> { Ok(()) }
+///
+/// let app = Segno::named("shop").workflows(segno::workflows![checkout]);
+/// ```
+#[macro_export]
+macro_rules! workflows {
+    ($($($segment:ident)::+),* $(,)?) => {
+        |builder| builder$(.workflow_with_fingerprint($($segment)::+::NAME, $($segment)::+::FINGERPRINT, $($segment)::+))*
+    };
+}

@@ -1,0 +1,301 @@
+//! Putting an application together.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::app::Segno;
+use crate::error::{Error, Result};
+use crate::runtime::{Identity, Runtime};
+use crate::state::{FromRef, NoAppState};
+use crate::system_database::Options;
+use crate::transaction::{Db, from_database};
+use crate::version;
+use crate::workflow::{Registered, Registry, WorkflowFn};
+
+/// Runs beyond this are left for other executors.
+const CAPACITY: usize = 1000;
+
+type Registration<S> = Box<dyn FnOnce(&S) -> Registered + Send>;
+
+/// What to do about the system database's tables at launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// Create them, or bring them up to date.
+    #[default]
+    Run,
+    /// Only check them, for roles that may not change the schema.
+    Verify,
+}
+
+/// An application before launch; made by [`Segno::named`].
+///
+/// What is not set here is taken from the environment: `SEGNO_SYSTEM_DATABASE_URL`,
+/// `SEGNO_CONDUCTOR_URL`, `SEGNO_CONDUCTOR_KEY`, `SEGNO_EXECUTOR_ID`, `SEGNO_APP_VERSION`, or under
+/// the names the official SDKs use, `DBOS_SYSTEM_DATABASE_URL`, `DBOS_CONDUCTOR_URL`,
+/// `DBOS_CONDUCTOR_KEY`, `DBOS__VMID`, `DBOS__APPVERSION`.
+#[must_use = "an application does nothing until it is launched"]
+pub struct Builder<S = NoAppState> {
+    name: String,
+    state: S,
+    workflows: Vec<Registration<S>>,
+    settings: Settings,
+}
+
+#[derive(Default)]
+struct Settings {
+    database: Option<Source>,
+    schema: Option<String>,
+    migrate: Migrate,
+    executor_id: Option<String>,
+    executor_metadata: serde_json::Map<String, serde_json::Value>,
+    app_version: Option<String>,
+    control_plane: Option<(String, String)>,
+    recovery_limit: Limit,
+}
+
+enum Source {
+    Url(String),
+    Open(Db),
+}
+
+/// How often a run may be recovered.
+enum Limit {
+    Times(u32),
+    None,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self::Times(100)
+    }
+}
+
+impl Builder<NoAppState> {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, state: NoAppState, workflows: Vec::new(), settings: Settings::default() }
+    }
+
+    /// The application's state, which workflows get as [`Ctx::state`](crate::Ctx::state). Call it before
+    /// registering workflows that use it.
+    pub fn state<S: Send + Sync + 'static>(self, state: S) -> Builder<S> {
+        let stateless = |registration: Registration<NoAppState>| -> Registration<S> {
+            Box::new(move |_: &S| registration(&NoAppState))
+        };
+        Builder {
+            name: self.name,
+            state,
+            workflows: self.workflows.into_iter().map(stateless).collect(),
+            settings: self.settings,
+        }
+    }
+}
+
+impl<S> Builder<S> {
+    /// Where workflows are checkpointed: `postgres://…`, `postgresql://…` or `sqlite://…`.
+    pub fn database_url(mut self, url: impl Into<String>) -> Self {
+        self.settings.database = Some(Source::Url(url.into()));
+        self
+    }
+
+    /// As [`database_url`](Self::database_url), with connections that are open already: pass the same
+    /// [`Db`] to the workflows that run transactions.
+    pub fn database(mut self, db: &Db) -> Self {
+        self.settings.database = Some(Source::Open(db.clone()));
+        self
+    }
+
+    /// The schema of the system tables on Postgres, `dbos` unless given. For a [`Db`] it was chosen when
+    /// that was connected.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.settings.schema = Some(schema.into());
+        self
+    }
+
+    /// What to do about the tables at launch.
+    pub fn migrate(mut self, migrate: Migrate) -> Self {
+        self.settings.migrate = migrate;
+        self
+    }
+
+    /// Registers a workflow under a stable name. Rows carry the name, so the function may be renamed and
+    /// moved, the name not.
+    pub fn workflow<P, I, F>(self, name: impl Into<String>, function: F) -> Self
+    where
+        F: WorkflowFn<P, I>,
+        P: FromRef<S> + Send + Sync + 'static,
+        I: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.register(name.into(), None, function)
+    }
+
+    /// Registers a workflow with a fingerprint of its code, from which the application version is
+    /// computed when none is given. [`workflows!`](crate::workflows) calls this.
+    #[doc(hidden)]
+    pub fn workflow_with_fingerprint<P, I, F>(self, name: &str, fingerprint: &'static str, function: F) -> Self
+    where
+        F: WorkflowFn<P, I>,
+        P: FromRef<S> + Send + Sync + 'static,
+        I: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.register(name.to_owned(), Some(fingerprint), function)
+    }
+
+    /// Registers what [`workflows!`](crate::workflows) lists.
+    pub fn workflows(self, list: impl FnOnce(Self) -> Self) -> Self {
+        list(self)
+    }
+
+    fn register<P, I, F>(mut self, name: String, fingerprint: Option<&'static str>, function: F) -> Self
+    where
+        F: WorkflowFn<P, I>,
+        P: FromRef<S> + Send + Sync + 'static,
+        I: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.workflows.push(Box::new(move |state: &S| Registered::new(name, fingerprint, function, state)));
+        self
+    }
+
+    /// The code version of this process. Runs are recovered only by executors of their version. Computed
+    /// from the registered workflows unless given.
+    pub fn app_version(mut self, version: impl Into<String>) -> Self {
+        self.settings.app_version = Some(version.into());
+        self
+    }
+
+    /// Who this process is. Give it an id that a restart keeps, and the restarted process takes up what
+    /// it left behind. Otherwise a random one with a control plane, `local` without.
+    pub fn executor_id(mut self, id: impl Into<String>) -> Self {
+        self.settings.executor_id = Some(id.into());
+        self
+    }
+
+    /// What the control plane shows about this process.
+    pub fn executor_metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.settings.executor_metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Connects to a control plane. It is never on the way of a workflow.
+    pub fn control_plane(mut self, url: impl Into<String>, key: impl Into<String>) -> Self {
+        self.settings.control_plane = Some((url.into(), key.into()));
+        self
+    }
+
+    /// How often a run may be recovered before it is set aside; 100 unless given.
+    pub fn max_recovery_attempts(mut self, attempts: u32) -> Self {
+        self.settings.recovery_limit = Limit::Times(attempts);
+        self
+    }
+
+    /// Recovers runs for ever.
+    pub fn unlimited_recovery(mut self) -> Self {
+        self.settings.recovery_limit = Limit::None;
+        self
+    }
+
+    /// Connects, prepares the database, registers this version, recovers what an earlier process of this
+    /// executor id left behind, and begins to work.
+    pub async fn launch(self) -> Result<Segno> {
+        let Self { name, state, workflows, settings } = self;
+        if name.trim().is_empty() {
+            return Err(Error::config("name", "an application needs a name"));
+        }
+        let mut registry = Registry::default();
+        for registration in workflows {
+            registry.add(registration(&state))?;
+        }
+        let control_plane = settings.control_plane()?;
+        let version = match setting(settings.app_version.clone(), &["SEGNO_APP_VERSION", "DBOS__APPVERSION"]) {
+            Some(version) => version,
+            None => version::compute(&name, &registry).await?,
+        };
+        let given_id = setting(settings.executor_id.clone(), &["SEGNO_EXECUTOR_ID", "DBOS__VMID"]);
+        let executor_id = given_id.unwrap_or_else(|| match control_plane {
+            Some(_) => Uuid::new_v4().to_string(),
+            None => "local".to_owned(),
+        });
+        let (db, owned) = settings.connect().await?;
+        let prepared = async {
+            match settings.migrate {
+                Migrate::Run => db.system.migrate().await?,
+                Migrate::Verify => db.system.verify().await?,
+            }
+            db.system.register_version(&name, &version).await
+        };
+        prepared.await.map_err(from_database)?;
+        let identity = Identity {
+            app_name: name,
+            executor_id,
+            app_version: version,
+            max_recovery_attempts: match settings.recovery_limit {
+                Limit::Times(attempts) => Some(attempts),
+                Limit::None => None,
+            },
+            capacity: CAPACITY,
+        };
+        tracing::info!(
+            app = identity.app_name,
+            executor_id = identity.executor_id,
+            app_version = identity.app_version,
+            "launching"
+        );
+        let runtime = Runtime::launch(db, registry, identity);
+        // A random id has left nothing behind; for any other this process merely came back.
+        if let Err(error) = runtime.recover_own().await {
+            runtime.kill();
+            return Err(error);
+        }
+        Ok(Segno::new(runtime, owned, control_plane, settings.executor_metadata))
+    }
+}
+
+impl Settings {
+    /// Opens the database; true if the connections are ours to close.
+    async fn connect(&self) -> Result<(Db, bool)> {
+        let url = match &self.database {
+            Some(Source::Open(db)) => return Ok((db.clone(), false)),
+            Some(Source::Url(url)) => Some(url.clone()),
+            None => None,
+        };
+        let names = ["SEGNO_SYSTEM_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL"];
+        let url = setting(url, &names).ok_or_else(|| {
+            Error::config("database_url", "give one with `.database_url(..)` or in SEGNO_SYSTEM_DATABASE_URL")
+        })?;
+        let mut options = Options::default();
+        if let Some(schema) = &self.schema {
+            options.schema.clone_from(schema);
+        }
+        Ok((Db::connect_with(&url, options).await?, true))
+    }
+
+    /// The control plane's URL and key, if one is configured.
+    fn control_plane(&self) -> Result<Option<(String, String)>> {
+        let (url, key) = self.control_plane.clone().unzip();
+        let url = setting(url, &["SEGNO_CONDUCTOR_URL", "DBOS_CONDUCTOR_URL"]);
+        let key = setting(key, &["SEGNO_CONDUCTOR_KEY", "DBOS_CONDUCTOR_KEY"]);
+        match (url, key) {
+            (Some(url), Some(key)) => Ok(Some((url, key))),
+            (Some(_), None) => {
+                let message = "a URL without a key; set SEGNO_CONDUCTOR_KEY (any text will do for a server without authentication)";
+                Err(Error::config("control_plane", message))
+            }
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+/// A setting from the code, else from the first environment variable that is set and not empty.
+fn setting(given: Option<String>, names: &[&str]) -> Option<String> {
+    given.or_else(|| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty())))
+}
+
+impl<S> fmt::Debug for Builder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+

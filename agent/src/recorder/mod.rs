@@ -1,0 +1,343 @@
+//! The recorder: every start, step and outcome of this process is written here, many in one commit.
+//!
+//! One task takes whatever is waiting, writes it in one transaction and answers each caller after the
+//! commit. There is no timer: a batch is what arrived while the last commit was in flight, so alone a
+//! workflow pays one commit a step and a thousand of them share each one.
+//!
+//! What a write finds comes back in its answer: another owner, a cancelled row, a row that exists. That is
+//! why nothing is read before a step. A batch the database refuses is halved until the row that it
+//! refuses is alone; only its workflow hears of it. While the database is away the batch is tried again
+//! and everybody waits.
+
+mod batch;
+mod postgres;
+mod sqlite;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::status::Status;
+use crate::system_database::{Pool, SystemDatabase};
+
+pub(crate) use transaction::{InTransaction, record_in};
+
+/// Most rows in one commit: keeps one statement's memory and lock time in bounds.
+const MAX_BATCH: usize = 1024;
+
+/// Callers that may wait for the recorder before further ones wait to be let in.
+const QUEUE: usize = 16 * 1024;
+
+/// Longest wait between attempts while the database is away.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A workflow to be started or enqueued.
+#[derive(Debug, Clone)]
+pub(crate) struct StartRow {
+    pub(crate) workflow_id: String,
+    pub(crate) status: Status,
+    pub(crate) name: String,
+    pub(crate) inputs: String,
+    /// Made by the caller, once: tells our own row from one that existed. Of a direct start it becomes
+    /// the ownership token.
+    pub(crate) token: String,
+    pub(crate) queue: Option<String>,
+    pub(crate) app_version: Option<String>,
+    pub(crate) executor_id: String,
+    pub(crate) timeout_ms: Option<i64>,
+    pub(crate) deadline_ms: Option<i64>,
+    pub(crate) delay_until_ms: Option<i64>,
+    pub(crate) priority: i32,
+    pub(crate) deduplication_id: Option<String>,
+    pub(crate) partition_key: Option<String>,
+    pub(crate) parent: Option<ParentRow>,
+}
+
+/// The workflow that starts a child; the start is a step of it.
+#[derive(Debug, Clone)]
+pub(crate) struct ParentRow {
+    pub(crate) workflow_id: String,
+    pub(crate) token: String,
+    pub(crate) position: i32,
+    pub(crate) started_at: i64,
+}
+
+/// A step's checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct StepRow {
+    pub(crate) workflow_id: String,
+    pub(crate) token: String,
+    pub(crate) position: i32,
+    pub(crate) name: String,
+    pub(crate) started_at: i64,
+    /// Fixed before the first attempt to write: by it the row is recognised as ours.
+    pub(crate) completed_at: i64,
+    pub(crate) output: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) child: Option<String>,
+}
+
+/// A workflow's end.
+#[derive(Debug, Clone)]
+pub(crate) struct OutcomeRow {
+    pub(crate) workflow_id: String,
+    pub(crate) token: String,
+    pub(crate) status: Status,
+    pub(crate) output: Option<String>,
+    pub(crate) error: Option<String>,
+}
+
+/// What a start found.
+#[derive(Debug, Clone)]
+pub(crate) enum StartWritten {
+    /// The row there is now: this start's own, or an earlier one of the same id.
+    Row { mine: bool, name: String, has_class: bool, queue: Option<String> },
+    /// The parent is not owned by the execution that started the child; nothing was written.
+    ParentNotOwner,
+    /// The parent's step at this position is another one; nothing of value was written.
+    ParentTaken,
+}
+
+/// What recording a step found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepWritten {
+    Done,
+    /// The workflow belongs to somebody else, or to nobody: cancelled, recovered, deleted.
+    NotOwner,
+    /// This execution recorded another step at this position.
+    Taken,
+}
+
+enum Work {
+    Start(StartRow),
+    Step(StepRow),
+    Outcome(OutcomeRow),
+}
+
+enum Written {
+    Start(StartWritten),
+    Step(StepWritten),
+    /// Whether the outcome was recorded; if not, the workflow is not ours.
+    Outcome(bool),
+}
+
+struct Item {
+    work: Work,
+    reply: oneshot::Sender<Result<Written>>,
+}
+
+/// How much was written, and in how many commits.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) retries: AtomicU64,
+}
+
+/// The way to the recorder's task.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    sender: mpsc::Sender<Item>,
+    counters: Arc<Counters>,
+}
+
+impl Recorder {
+    /// Starts the task. It ends when `killed` is set or the last handle is gone.
+    pub(crate) fn spawn(db: SystemDatabase, app_name: String, killed: CancellationToken) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let counters = Arc::new(Counters::default());
+        let writer = Writer { backend: Backend::new(&db), app_name, counters: counters.clone() };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = killed.cancelled() => {}
+                () = writer.run(receiver) => {}
+            }
+        });
+        Self { sender, counters }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Commits a start.
+    pub(crate) async fn start(&self, row: StartRow) -> Result<StartWritten> {
+        match self.submit(Work::Start(row)).await? {
+            Written::Start(written) => Ok(written),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Commits a step.
+    pub(crate) async fn step(&self, row: StepRow) -> Result<StepWritten> {
+        match self.submit(Work::Step(row)).await? {
+            Written::Step(written) => Ok(written),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Commits an outcome; false if the workflow is not ours any more.
+    pub(crate) async fn outcome(&self, row: OutcomeRow) -> Result<bool> {
+        match self.submit(Work::Outcome(row)).await? {
+            Written::Outcome(recorded) => Ok(recorded),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    async fn submit(&self, work: Work) -> Result<Written> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::new(ErrorKind::ShuttingDown);
+        self.sender.send(Item { work, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+fn wrong_answer() -> Error {
+    Error::new(ErrorKind::Database { message: "the recorder answered another question".into() })
+}
+
+enum Backend {
+    Postgres(postgres::Writer),
+    Sqlite(sqlite::Writer),
+}
+
+impl Backend {
+    fn new(db: &SystemDatabase) -> Self {
+        match db.pool() {
+            Pool::Postgres(pool) => Self::Postgres(postgres::Writer::new(pool.clone(), db.prefix())),
+            Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
+        }
+    }
+
+    /// Writes all items in one commit; one answer each, in their order.
+    async fn write(&self, app: &str, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
+        match self {
+            Self::Postgres(writer) => writer.write(app, items).await,
+            Self::Sqlite(writer) => writer.write(app, items).await,
+        }
+    }
+}
+
+struct Writer {
+    backend: Backend,
+    app_name: String,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    async fn run(self, mut receiver: mpsc::Receiver<Item>) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                match receiver.recv().await {
+                    Some(item) => waiting.push_back(item),
+                    None => return,
+                }
+            }
+            while waiting.len() < MAX_BATCH
+                && let Ok(item) = receiver.try_recv()
+            {
+                waiting.push_back(item);
+            }
+            let batch = batch::take(&mut waiting, MAX_BATCH);
+            self.write(batch).await;
+        }
+    }
+
+    /// Writes a batch, halving it while the database refuses it.
+    async fn write(&self, batch: Vec<Item>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.write_once_available(&part).await {
+                Ok(written) => {
+                    self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    self.counters.rows.fetch_add(part.len() as u64, Ordering::Relaxed);
+                    for (item, written) in part.into_iter().zip(written) {
+                        // A caller that went away, such as a dropped workflow, needs no answer.
+                        let _ = item.reply.send(Ok(written));
+                    }
+                }
+                Err(error) if part.len() > 1 => {
+                    tracing::debug!(rows = part.len(), %error, "a batch was refused; trying its halves");
+                    let second = part.split_off(part.len() / 2);
+                    parts.push(second);
+                    parts.push(part);
+                }
+                Err(error) => {
+                    for item in part {
+                        let refused = refusal(&item.work, &error);
+                        let _ = item.reply.send(Err(refused));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes items, trying again for as long as the database is away or another transaction is in the
+    /// way. An error is a refusal of these rows.
+    async fn write_once_available(&self, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
+        let mut wait = Duration::from_millis(20);
+        loop {
+            let error = match self.backend.write(&self.app_name, items).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            if is_away(&error) {
+                tracing::warn!(%error, retry_in = ?wait, "the system database is away; workflows wait");
+                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..=1.5))).await;
+                wait = (wait * 2).min(MAX_BACKOFF);
+            } else if is_contention(&error) {
+                tracing::debug!(%error, "another transaction was in the way; writing again");
+                tokio::time::sleep(Duration::from_millis(rand::random_range(1..=10))).await;
+            } else {
+                return Err(error);
+            }
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The error for the one row the database does not take.
+fn refusal(work: &Work, error: &sqlx::Error) -> Error {
+    if let Work::Start(row) = work
+        && let (Some(queue), Some(id)) = (&row.queue, &row.deduplication_id)
+        && error.as_database_error().is_some_and(|error| error.is_unique_violation())
+    {
+        return Error::new(ErrorKind::Deduplicated { queue: queue.clone(), deduplication_id: id.clone() });
+    }
+    Error::new(ErrorKind::Database { message: error.to_string() })
+}
+
+/// Another transaction was in the way: a serialization failure, a deadlock, a busy file.
+pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
+    // 5 and 6 are SQLITE_BUSY and SQLITE_LOCKED; the rest of their extended codes follow.
+    const CODES: [&str; 10] = ["40001", "40P01", "55P03", "5", "6", "261", "517", "773", "262", "518"];
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| CODES.contains(&&*code))
+}
+
+/// The database cannot be reached, or cannot work now; it may later.
+pub(crate) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            // Connection exceptions, insufficient resources, operator intervention (but not a cancelled
+            // statement), idle-in-transaction timeout; on SQLite an I/O error or a full disk.
+            let postgres = code.len() == 5
+                && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57") && code != "57014"
+                    || code == "25P03");
+            postgres || code == "13" || code == "10" || code.parse::<u32>().is_ok_and(|code| code & 0xff == 10)
+        }),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,139 @@
+//! Waiting for runs that this process does not execute: one query for all that are waited for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+
+use super::Runtime;
+use crate::error::{Error, ErrorKind, Result};
+use crate::status::Status;
+use crate::system_database::{DatabaseError, Row};
+
+/// How long the database is left alone between two looks while somebody waits.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// With this encoded output.
+    Success(Arc<str>),
+    /// With an error.
+    Error(Error),
+    Cancelled,
+    Parked,
+}
+
+type Waiters = Vec<oneshot::Sender<Result<Outcome>>>;
+
+/// Who waits for what.
+#[derive(Default)]
+pub(super) struct Completions {
+    waiting: Mutex<HashMap<String, Waiters>>,
+    look: Notify,
+}
+
+impl Completions {
+    /// Waits until `id` is at its end in the database.
+    pub(super) async fn wait(&self, id: &str) -> Result<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().entry(id.to_owned()).or_default().push(sender);
+        self.look.notify_one();
+        receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
+    }
+
+    /// Something may have ended.
+    pub(super) fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// The ids still waited for.
+    fn ids(&self) -> Vec<String> {
+        let mut waiting = self.lock();
+        waiting.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        waiting.keys().cloned().collect()
+    }
+
+    fn resolve(&self, id: &str, outcome: Result<Outcome>) {
+        for waiter in self.lock().remove(id).unwrap_or_default() {
+            let _ = waiter.send(outcome.clone());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiters>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks for ends for as long as somebody waits for one.
+pub(super) async fn run(runtime: Arc<Runtime>) {
+    loop {
+        let ids = runtime.completions.ids();
+        if ids.is_empty() {
+            runtime.completions.look.notified().await;
+            continue;
+        }
+        if let Err(error) = look_at(&runtime, &ids).await {
+            tracing::debug!(%error, "could not look for finished workflows; looking again");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn look_at(runtime: &Runtime, ids: &[String]) -> Result<(), DatabaseError> {
+    let db = &runtime.db.system;
+    let query = db
+        .sql(
+            "SELECT w.workflow_uuid, w.status, COALESCE(o.output, w.output) AS output, \
+             COALESCE(o.error, w.error) AS error, w.serialization \
+             FROM @workflow_status w LEFT JOIN @workflow_output o ON o.workflow_uuid = w.workflow_uuid WHERE ",
+        )
+        .any_of("w.workflow_uuid", ids);
+    let rows = db.read(query).await?;
+    let mut missing: std::collections::HashSet<&str> = ids.iter().map(String::as_str).collect();
+    for row in &rows {
+        let id = row.required("workflow_uuid")?;
+        missing.remove(id.as_str());
+        if let Some(outcome) = outcome_of(row)? {
+            runtime.completions.resolve(&id, outcome);
+        }
+    }
+    for id in missing {
+        // Whoever waits knew the row: it was deleted.
+        runtime.completions.resolve(id, Err(Error::not_found("workflow", id)));
+    }
+    Ok(())
+}
+
+/// The outcome in a row, if the run has ended.
+fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
+    let status: Status = match row.required("status")?.parse() {
+        Ok(status) => status,
+        Err(error) => return Ok(Some(Err(error))),
+    };
+    let serialization = row.filled("serialization")?;
+    let readable = matches!(serialization.as_deref(), None | Some("portable_json" | "rust_serde"));
+    Ok(match status {
+        Status::Success | Status::Error if !readable => {
+            let what = format!("its format `{}` belongs to another language", serialization.unwrap_or_default());
+            Some(Err(Error::serialization("workflow result", what)))
+        }
+        Status::Success => {
+            let text = row.text("output")?.unwrap_or_else(|| "null".to_owned());
+            Some(Ok(Outcome::Success(text.into())))
+        }
+        Status::Error => {
+            let text = row.text("error")?.unwrap_or_default();
+            let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            Some(Ok(Outcome::Error(Error::from_portable(value))))
+        }
+        Status::Cancelled => Some(Ok(Outcome::Cancelled)),
+        Status::MaxRecoveryAttemptsExceeded => Some(Ok(Outcome::Parked)),
+        Status::Delayed | Status::Enqueued | Status::Pending => None,
+    })
+}

@@ -1,0 +1,342 @@
+//! What runs underneath: the executions of this process, and the loops that bring in new ones.
+
+mod claim;
+mod completion;
+mod recovery;
+mod run;
+mod wakeup;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::execution::{Ending, Ends, Execution, Origin};
+use crate::recorder::{Recorder, StartRow, StartWritten};
+use crate::status::Status;
+use crate::transaction::{Db, from_database};
+use crate::workflow::Registry;
+
+use completion::Completions;
+pub(crate) use completion::Outcome;
+
+/// The net under all notifications: how often things are looked at in any case.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Who this process is, and its limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) app_name: String,
+    pub(crate) executor_id: String,
+    pub(crate) app_version: String,
+    /// `None` means that no run is ever parked.
+    pub(crate) max_recovery_attempts: Option<u32>,
+    /// Most runs this process takes from queues at once.
+    pub(crate) capacity: usize,
+}
+
+/// What a start came to.
+pub(crate) enum Started {
+    /// There is a run of that id; with the way to learn its end if it runs here.
+    Yes(Option<Ends>),
+    /// The workflow that wanted to start a child is not ours any more.
+    ParentLost,
+}
+
+pub(crate) struct Runtime {
+    pub(crate) db: Db,
+    pub(crate) recorder: Recorder,
+    pub(crate) registry: Registry,
+    identity: Identity,
+    running: Mutex<HashMap<String, Arc<Execution>>>,
+    /// Starts that are being committed.
+    starting: AtomicUsize,
+    /// Executions that were dropped at shutdown and are to be handed back.
+    dropped: Mutex<Vec<Arc<Execution>>>,
+    /// Signalled whenever an execution ends.
+    ended: Notify,
+    /// There may be something to take from a queue.
+    queue_changed: Notify,
+    /// Something happened to runs from outside: cancelled, recovered, finished elsewhere.
+    runs_changed: Notify,
+    /// Other processes should look at the queues and their runs.
+    announce: Notify,
+    completions: Completions,
+    /// No more work is taken or accepted.
+    stopping: CancellationToken,
+    /// What still runs is dropped, to be handed back.
+    handing_back: CancellationToken,
+    /// Everything ends, as in a crash.
+    killed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Runtime {
+    /// Starts the loops.
+    pub(crate) fn launch(db: Db, registry: Registry, identity: Identity) -> Arc<Self> {
+        let killed = CancellationToken::new();
+        let recorder = Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone());
+        let runtime = Arc::new(Self {
+            db,
+            recorder,
+            registry,
+            identity,
+            running: Mutex::default(),
+            starting: AtomicUsize::new(0),
+            dropped: Mutex::default(),
+            ended: Notify::new(),
+            queue_changed: Notify::new(),
+            runs_changed: Notify::new(),
+            announce: Notify::new(),
+            completions: Completions::default(),
+            stopping: CancellationToken::new(),
+            handing_back: CancellationToken::new(),
+            killed,
+            tasks: TaskTracker::new(),
+        });
+        runtime.spawn(claim::run(runtime.clone()));
+        runtime.spawn(watch::run(runtime.clone()));
+        runtime.spawn(completion::run(runtime.clone()));
+        wakeup::spawn(&runtime);
+        runtime
+    }
+
+    /// Spawns a task that ends with the runtime.
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let killed = self.killed.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = killed.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    pub(crate) fn app_name(&self) -> &str {
+        &self.identity.app_name
+    }
+
+    pub(crate) fn app_version(&self) -> &str {
+        &self.identity.app_version
+    }
+
+    pub(crate) fn executor_id(&self) -> &str {
+        &self.identity.executor_id
+    }
+
+    /// An error once shutdown has begun.
+    pub(crate) fn accepting(&self) -> Result<()> {
+        if self.stopping.is_cancelled() { Err(Error::new(ErrorKind::ShuttingDown)) } else { Ok(()) }
+    }
+
+    /// Looks at the queues and at the runs of this process now.
+    pub(crate) fn wake(&self) {
+        self.queue_changed.notify_one();
+        self.runs_changed.notify_one();
+        self.completions.look();
+    }
+
+    /// As [`wake`](Self::wake), in every process of this database.
+    pub(crate) fn wake_all(&self) {
+        self.wake();
+        self.announce.notify_one();
+    }
+
+    /// Commits a start and, if it is a direct one, begins the run.
+    pub(crate) async fn start(self: &Arc<Self>, row: StartRow) -> Result<Started> {
+        // In a task of its own: a caller that goes away between the commit and the run would leave a row
+        // that nobody executes.
+        let runtime = self.clone();
+        self.starting.fetch_add(1, Ordering::Relaxed);
+        let task = self.tasks.spawn(async move {
+            let started = runtime.start_here(row).await;
+            runtime.starting.fetch_sub(1, Ordering::Relaxed);
+            runtime.ended.notify_waiters();
+            started
+        });
+        task.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
+    }
+
+    async fn start_here(self: &Arc<Self>, row: StartRow) -> Result<Started> {
+        let (mine, queue) = match self.recorder.start(row.clone()).await? {
+            StartWritten::ParentNotOwner => return Ok(Started::ParentLost),
+            StartWritten::ParentTaken => {
+                let message = format!("another step of its parent is on record where `{}` was started", row.name);
+                return Err(Error::misuse(message));
+            }
+            StartWritten::Row { name, has_class, .. } if name != row.name || has_class => {
+                let holder = if has_class { format!("{name} (a method of another language)") } else { name };
+                return Err(Error::new(ErrorKind::WorkflowConflict {
+                    id: row.workflow_id,
+                    holder,
+                    asked: row.name,
+                }));
+            }
+            StartWritten::Row { mine, queue, .. } => (mine, queue),
+        };
+        if queue != row.queue && !mine && row.queue.is_some() {
+            tracing::warn!(workflow_id = row.workflow_id, asked = ?row.queue, stored = ?queue, "the run is on another queue already");
+        }
+        if !mine {
+            return Ok(Started::Yes(self.execution(&row.workflow_id).map(|execution| execution.ends())));
+        }
+        if row.status != Status::Pending {
+            self.wake_all();
+            return Ok(Started::Yes(None));
+        }
+        let origin = Origin {
+            id: row.workflow_id,
+            name: row.name,
+            token: row.token,
+            deadline_ms: row.deadline_ms,
+            history: HashMap::new(),
+        };
+        let input = run::StoredInput { text: Some(row.inputs), serialization: Some(crate::workflow::PORTABLE.into()) };
+        Ok(Started::Yes(Some(self.begin(origin, input))))
+    }
+
+    /// Runs a workflow whose row this process owns.
+    fn begin(self: &Arc<Self>, origin: Origin, input: run::StoredInput) -> Ends {
+        let execution = Execution::new(self.clone(), origin);
+        let ends = execution.ends();
+        let earlier = self.running().insert(execution.id().to_owned(), execution.clone());
+        if let Some(earlier) = earlier {
+            // It was taken from this process and came back before the old execution noticed.
+            earlier.interrupt();
+        }
+        self.tasks.spawn(run::run(execution, input));
+        ends
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Execution>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn execution(&self, id: &str) -> Option<Arc<Execution>> {
+        self.running().get(id).cloned()
+    }
+
+    /// Remembers an execution whose body was dropped at shutdown.
+    fn drop_for_hand_back(&self, execution: &Arc<Execution>) {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(execution.clone());
+    }
+
+    fn executions(&self) -> Vec<Arc<Execution>> {
+        self.running().values().cloned().collect()
+    }
+
+    /// Ids of the runs this process executes now.
+    pub(crate) fn running_ids(&self) -> Vec<String> {
+        self.running().keys().cloned().collect()
+    }
+
+    /// An execution is over in this process.
+    fn end(&self, execution: &Arc<Execution>, ending: Ending) {
+        let mut running = self.running();
+        if running.get(execution.id()).is_some_and(|current| Arc::ptr_eq(current, execution)) {
+            running.remove(execution.id());
+        }
+        drop(running);
+        execution.end(ending);
+        self.ended.notify_waiters();
+        self.completions.look();
+    }
+
+    /// Waits for a run's recorded outcome. `inside` a workflow a panic of the run is waited out, because
+    /// recovery may yet bring it to an end, and a recorded answer could not be taken back.
+    pub(crate) async fn wait(&self, id: &str, local: Option<Ends>, inside: bool) -> Result<Outcome> {
+        let local = local.or_else(|| self.execution(id).map(|execution| execution.ends()));
+        if let Some(mut ends) = local {
+            let ending = ends.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+            match ending {
+                Some(Ending::Recorded(Ok(text))) => return Ok(Outcome::Success(text)),
+                Some(Ending::Recorded(Err(error))) => return Ok(Outcome::Error(error)),
+                Some(Ending::Panicked(message)) if !inside => {
+                    return Err(Error::new(ErrorKind::Panicked { id: id.to_owned(), message }));
+                }
+                Some(Ending::Panicked(_) | Ending::Elsewhere) | None => {}
+            }
+        }
+        tokio::select! {
+            outcome = self.completions.wait(id) => outcome,
+            () = self.killed.cancelled() => Err(Error::new(ErrorKind::ShuttingDown)),
+        }
+    }
+
+    /// Status of a run as recorded.
+    pub(crate) async fn status(&self, id: &str) -> Result<Status> {
+        let query = self.db.system.sql("SELECT status FROM @workflow_status WHERE workflow_uuid = ").bind(id);
+        let rows = self.db.system.read(query).await.map_err(from_database)?;
+        let row = rows.first().ok_or_else(|| Error::not_found("workflow", id))?;
+        row.required("status").map_err(from_database)?.parse()
+    }
+
+    /// Stops taking work, waits for what runs, at most for `limit`, and hands the rest back.
+    pub(crate) async fn shutdown(&self, limit: Duration) -> Result<()> {
+        self.stopping.cancel();
+        let mut handed_back = Ok(());
+        if tokio::time::timeout(limit, self.idle()).await.is_err() {
+            self.handing_back.cancel();
+            self.idle().await;
+            handed_back = self.hand_back().await;
+        }
+        self.kill();
+        self.tasks.close();
+        self.tasks.wait().await;
+        handed_back
+    }
+
+    /// Waits until nothing runs here and nothing is being started.
+    async fn idle(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.running().is_empty() && self.starting.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Returns what was dropped to its queue, for any executor of this version.
+    async fn hand_back(&self) -> Result<()> {
+        let left = std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
+        if left.is_empty() {
+            return Ok(());
+        }
+        let count = recovery::hand_back(self, &left).await.map_err(from_database)?;
+        tracing::info!(count, "handed running workflows back to their queues");
+        recovery::announce(&self.db.system).await;
+        Ok(())
+    }
+
+    /// Ends everything at once, like a crash: nothing is waited for or handed back.
+    pub(crate) fn kill(&self) {
+        self.stopping.cancel();
+        self.killed.cancel();
+    }
+
+    /// Cancels runs, and their descendants if asked.
+    pub(crate) async fn cancel(&self, ids: &[String], with_children: bool) -> Result<u64> {
+        let cancelled = self.db.system.cancel_workflows(ids, with_children).await.map_err(from_database)?;
+        self.wake_all();
+        Ok(cancelled)
+    }
+
+    /// Returns the pending runs of this executor id and version to their queues.
+    pub(crate) async fn recover_own(&self) -> Result<usize> {
+        self.recover(&[self.identity.executor_id.clone()]).await
+    }
+
+    /// The same for other executors of this version, which somebody knows to be dead.
+    pub(crate) async fn recover(&self, executors: &[String]) -> Result<usize> {
+        recovery::recover(self, executors).await.map_err(from_database)
+    }
+}

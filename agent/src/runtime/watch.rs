@@ -1,0 +1,92 @@
+//! What is looked after once a second, or sooner when told: runs that were taken from this process,
+//! deadlines, delays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{POLL, Runtime};
+use crate::clock;
+use crate::system_database::{DatabaseError, Scope};
+
+/// Deadlines swept by one statement.
+const SWEEP: i64 = 1000;
+
+pub(super) async fn run(runtime: Arc<Runtime>) {
+    let mut swept = Instant::now();
+    loop {
+        tokio::select! {
+            () = runtime.runs_changed.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+        if swept.elapsed() >= POLL {
+            swept = Instant::now();
+            if let Err(error) = sweep(&runtime).await {
+                tracing::debug!(%error, "could not sweep deadlines and delays; trying again");
+            }
+        }
+        if let Err(error) = interrupt_lost(&runtime).await {
+            tracing::debug!(%error, "could not check who owns the running workflows; checking again");
+        }
+    }
+}
+
+/// Interrupts executions whose row says that they are not the owner any more.
+async fn interrupt_lost(runtime: &Runtime) -> Result<(), DatabaseError> {
+    let executions = runtime.executions();
+    if executions.is_empty() {
+        return Ok(());
+    }
+    let db = &runtime.db.system;
+    let ids: Vec<String> = executions.iter().map(|execution| execution.id().to_owned()).collect();
+    let query = db.sql("SELECT workflow_uuid, owner_xid FROM @workflow_status WHERE ").any_of("workflow_uuid", &ids);
+    let mut owners = HashMap::new();
+    for row in db.read(query).await? {
+        owners.insert(row.required("workflow_uuid")?, row.text("owner_xid")?);
+    }
+    for execution in executions {
+        // A row without an owner may also be one whose outcome was recorded a moment ago; interrupting
+        // that execution changes nothing.
+        if owners.get(execution.id()).and_then(Option::as_deref) != Some(execution.token()) {
+            execution.interrupt();
+        }
+    }
+    Ok(())
+}
+
+/// Cancels what is past its deadline and lets delayed runs into their queues, for the whole application.
+async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
+    let db = &runtime.db.system;
+    let scope = Scope::of(runtime.app_name());
+    let expired = db
+        .sql("SELECT workflow_uuid FROM @workflow_status WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') \
+              AND workflow_deadline_epoch_ms IS NOT NULL AND workflow_deadline_epoch_ms <= ")
+        .bind(clock::now_ms())
+        .and_scope("application_name", &scope)
+        .push(" ORDER BY workflow_deadline_epoch_ms LIMIT ")
+        .bind(SWEEP);
+    let expired = db.read(expired).await?;
+    if !expired.is_empty() {
+        let ids = expired.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+        let cancelled = db.cancel_workflows(&ids, true).await?;
+        tracing::info!(cancelled, "cancelled workflows past their deadline");
+        runtime.completions.look();
+    }
+    let due = db
+        .sql("SELECT workflow_uuid FROM @workflow_status WHERE status = 'DELAYED' AND delay_until_epoch_ms <= ")
+        .bind(clock::now_ms())
+        .and_scope("application_name", &scope);
+    let due = db.read(due).await?;
+    if !due.is_empty() {
+        let ids = due.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+        let release = db
+            .sql(
+                "UPDATE @workflow_status SET status = 'ENQUEUED', updated_at = NOW_MS, deduplication_id = \
+                 CASE WHEN is_debounced THEN NULL ELSE deduplication_id END WHERE status = 'DELAYED' AND ",
+            )
+            .any_of("workflow_uuid", &ids);
+        db.write(release).await?;
+        runtime.queue_changed.notify_one();
+    }
+    Ok(())
+}
