@@ -19,7 +19,7 @@ async fn steps(ctx: Ctx, count: u32) -> segno::Result<u64> {
 }
 
 impl Engine {
-    pub(crate) async fn launch(url: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn launch(url: &str) -> segno::Result<Self> {
         let app = Segno::named("bench")
             .database_url(url)
             .app_version("bench")
@@ -30,14 +30,14 @@ impl Engine {
     }
 
     /// One workflow, from start to the recorded outcome.
-    pub(crate) async fn run(&self, count: u32) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self, count: u32) -> segno::Result<()> {
         let sum = self.app.run(steps, count).await?;
         let expected = u64::from(count) * u64::from(count.saturating_sub(1)) / 2;
-        anyhow::ensure!(sum == expected, "the steps were wrong: {sum}");
+        assert_eq!(sum, expected, "the steps were wrong");
         Ok(())
     }
 
-    pub(crate) async fn shutdown(&self) -> anyhow::Result<()> {
-        Ok(self.app.shutdown(Duration::from_secs(10)).await?)
+    pub(crate) async fn shutdown(&self) -> segno::Result<()> {
+        self.app.shutdown(Duration::from_secs(10)).await
     }
 }

@@ -62,23 +62,22 @@ async fn main() -> anyhow::Result<()> {
 async fn measure_all(args: &Args, scratch: &Scratch) -> anyhow::Result<()> {
     println!("{}", scratch.describe().await?);
     println!("workflows of {} steps, {} s each\n", args.steps, args.seconds);
-    let engine = engine::Engine::launch(scratch.url()).await?;
+    let engine = engine::Engine::launch(scratch.url()).await.map_err(anyhow::Error::msg)?;
     let idle = idle(scratch).await?;
     let mut figures = Vec::new();
     for &concurrency in &args.concurrency {
-        let engine = engine.clone();
         let run = || {
-            let engine = engine.clone();
-            async move { engine.run(args.steps).await }
+            let (engine, steps) = (engine.clone(), args.steps);
+            async move { engine.run(steps).await.map_err(anyhow::Error::msg) }
         };
         figures.push(measure(args, scratch, "segno", concurrency, run).await?);
     }
-    engine.shutdown().await?;
+    engine.shutdown().await.map_err(anyhow::Error::msg)?;
     let plain = plain::Plain::connect(scratch.url()).await?;
     for &concurrency in &args.concurrency {
         let run = || {
-            let plain = plain.clone();
-            async move { plain.run(args.steps).await }
+            let (plain, steps) = (plain.clone(), args.steps);
+            async move { plain.run(steps).await }
         };
         figures.push(measure(args, scratch, "plain", concurrency, run).await?);
     }

@@ -70,7 +70,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> segno::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
     let args = Args::parse();
@@ -102,8 +102,7 @@ async fn main() -> anyhow::Result<()> {
     asked_to_stop().await?;
     customers.abort();
     tracing::info!("closing: open checkouts finish here or are handed back");
-    app.shutdown(Duration::from_secs(args.drain_secs)).await?;
-    Ok(())
+    app.shutdown(Duration::from_secs(args.drain_secs)).await
 }
 
 /// Ctrl-C, or SIGTERM from whoever runs us.
