@@ -1,11 +1,12 @@
 //! A launched application.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::builder::Builder;
+use crate::conductor::ConductorHandle;
 use crate::error::Result;
 use crate::handle::{Handle, PendingRun, PendingStart};
 use crate::manage::{Cancel, Delete, Fork, Resume, StepInfo, Workflows};
@@ -50,6 +51,17 @@ struct Inner {
     runtime: Arc<Runtime>,
     /// Whether the database connections end with the application.
     owns_database: bool,
+    /// The connection to the control plane, until shutdown.
+    conductor: Mutex<Option<ConductorHandle>>,
+}
+
+impl Inner {
+    async fn hang_up(&self) {
+        let conductor = self.conductor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(conductor) = conductor {
+            conductor.shutdown().await;
+        }
+    }
 }
 
 /// How much the recorder has written since launch.
@@ -71,13 +83,8 @@ impl Segno {
         Builder::new(name.into())
     }
 
-    pub(crate) fn new(
-        runtime: Arc<Runtime>,
-        owns_database: bool,
-        _control_plane: Option<(String, String)>,
-        _metadata: serde_json::Map<String, serde_json::Value>,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { runtime, owns_database }) }
+    pub(crate) fn new(runtime: Arc<Runtime>, owns_database: bool, conductor: Option<ConductorHandle>) -> Self {
+        Self { inner: Arc::new(Inner { runtime, owns_database, conductor: Mutex::new(conductor) }) }
     }
 
     fn runtime(&self) -> &Arc<Runtime> {
@@ -170,6 +177,7 @@ impl Segno {
     /// that another executor of this version takes it at once.
     pub async fn shutdown(&self, limit: Duration) -> Result<()> {
         let shut_down = self.runtime().shutdown(limit).await;
+        self.inner.hang_up().await;
         if self.inner.owns_database {
             self.runtime().db.system.close().await;
         }
@@ -180,6 +188,7 @@ impl Segno {
     /// do. For tests.
     pub async fn abort(&self) {
         self.runtime().kill();
+        self.inner.hang_up().await;
         if self.inner.owns_database {
             self.runtime().db.system.close().await;
         }

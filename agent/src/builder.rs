@@ -1,12 +1,14 @@
 //! Putting an application together.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::app::Segno;
+use crate::conductor::{Conductor, ConductorConfig, ConductorHandle, Hooks};
 use crate::error::{Error, Result};
 use crate::runtime::{Identity, Runtime};
 use crate::state::{FromRef, NoAppState};
@@ -245,12 +247,41 @@ impl<S> Builder<S> {
         );
         let runtime = Runtime::launch(db, registry, identity);
         // A random id has left nothing behind; for any other this process merely came back.
-        if let Err(error) = runtime.recover_own().await {
-            runtime.kill();
-            return Err(error);
+        let recovered = runtime.recover_own().await;
+        let conductor = match (recovered, control_plane) {
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => Ok(None),
+            (Ok(_), Some((url, key))) => dial(&runtime, url, key, settings.executor_metadata).map(Some),
+        };
+        match conductor {
+            Ok(conductor) => Ok(Segno::new(runtime, owned, conductor)),
+            Err(error) => {
+                runtime.kill();
+                Err(error)
+            }
         }
-        Ok(Segno::new(runtime, owned, control_plane, settings.executor_metadata))
     }
+}
+
+/// Connects to the control plane, in the background.
+fn dial(
+    runtime: &Arc<Runtime>,
+    url: String,
+    key: String,
+    metadata: serde_json::Map<String, serde_json::Value>,
+) -> Result<ConductorHandle> {
+    let config = ConductorConfig {
+        url,
+        key,
+        app_name: runtime.app_name().to_owned(),
+        executor_id: runtime.executor_id().to_owned(),
+        app_version: runtime.app_version().to_owned(),
+        metadata: (!metadata.is_empty()).then_some(metadata),
+    };
+    let woken = runtime.clone();
+    let hooks = Hooks { wake: Some(Arc::new(move || woken.wake_all())), ..Hooks::default() };
+    Conductor::spawn(config, runtime.db.system.clone(), hooks)
+        .map_err(|error| Error::config("control_plane", error.to_string()))
 }
 
 impl Settings {

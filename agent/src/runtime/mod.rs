@@ -231,11 +231,6 @@ impl Runtime {
         self.running().values().cloned().collect()
     }
 
-    /// Ids of the runs this process executes now.
-    pub(crate) fn running_ids(&self) -> Vec<String> {
-        self.running().keys().cloned().collect()
-    }
-
     /// An execution is over in this process.
     fn end(&self, execution: &Arc<Execution>, ending: Ending) {
         let mut running = self.running();
