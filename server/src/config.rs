@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use url::Url;
 
+use crate::{hub, recovery};
+
 /// Who may call the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AuthMode {
@@ -140,6 +142,10 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether `serve` brings the schema up to date.
     pub migrate: bool,
+    /// Timing of executors' connections; only tests change it.
+    pub hub: hub::Options,
+    /// Timing of recovery; only tests change it.
+    pub recovery: recovery::Options,
 }
 
 /// Settings that cannot work.
@@ -192,6 +198,8 @@ impl ServeArgs {
             admin_key: self.admin_key,
             trusted_proxies: self.trusted_proxies,
             migrate: !self.no_migrate,
+            hub: hub::Options::default(),
+            recovery: recovery::Options::default(),
         }
         .checked()
     }
@@ -209,6 +217,21 @@ impl Config {
             admin_key: None,
             trusted_proxies: Vec::new(),
             migrate: true,
+            hub: hub::Options::default(),
+            recovery: recovery::Options::default(),
+        }
+    }
+
+    /// `host:port` at which peers reach this instance, which listens on `port`.
+    pub fn advertised(&self, port: u16) -> String {
+        let address = &self.advertise_address;
+        let has_port = address.rsplit_once(':').is_some_and(|(host, port)| {
+            port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
+        });
+        match has_port {
+            true => address.clone(),
+            false if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{port}"),
+            false => format!("{address}:{port}"),
         }
     }
 
@@ -303,6 +326,21 @@ mod tests {
             ..Config::local("sqlite://x")
         };
         assert!(config.checked().unwrap_err().to_string().contains("--auth keys"));
+    }
+
+    #[test]
+    fn the_advertised_address_gets_the_listening_port() {
+        let at = |address: &str| {
+            let config = Config {
+                advertise_address: address.to_owned(),
+                ..Config::local("sqlite://x")
+            };
+            config.advertised(8090)
+        };
+        assert_eq!(at("10.0.0.1"), "10.0.0.1:8090");
+        assert_eq!(at("10.0.0.1:9"), "10.0.0.1:9");
+        assert_eq!(at("fd00::1"), "[fd00::1]:8090");
+        assert_eq!(at("[fd00::1]:9"), "[fd00::1]:9");
     }
 
     #[test]

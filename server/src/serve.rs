@@ -19,7 +19,7 @@ use crate::hub::Hub;
 use crate::state::AppState;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::{http, hub, policies, recovery};
+use crate::{http, policies, recovery};
 
 /// How long requests that are being served may take to end after the order to stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -44,9 +44,12 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     }
     warn_of_open_doors(&config, address);
 
-    let hub = Hub::new(hub::Options::default(), metrics.clone());
+    let hub = Hub::new(config.hub.clone(), metrics.clone());
     let recovery = recovery::start(
-        recovery::Options::default(),
+        recovery::Options {
+            address: config.advertised(address.port()),
+            ..config.recovery.clone()
+        },
         store.clone(),
         hub.clone(),
         metrics.clone(),

@@ -5,6 +5,7 @@
 //!
 //! A route says what it needs in its `#[utoipa::path]`:
 //! - `x-segno-permission`: a name of the catalogue, or `any` for every authenticated caller;
+//! - `x-dbos-requires-oauth`, if it does not exist without authentication (404);
 //! - `x-segno-audit`: the operation's name in the audit log; every route but GET has one, or the
 //!   word `read` for a search by POST.
 //!
@@ -29,6 +30,7 @@ use super::idempotency;
 use super::problem::{ErrorDetail, Problem};
 use super::validate::{Validator, parse_parameter};
 use crate::auth::{AppScope, Caller, Permission};
+use crate::config::AuthMode;
 use crate::state::AppState;
 use crate::store::apps::AppRow;
 
@@ -50,6 +52,8 @@ struct Operation {
     permission: Option<Permission>,
     /// `None`: a read.
     audit: Option<&'static str>,
+    /// Does not exist where nobody is authenticated.
+    needs_identity: bool,
     parameters: Vec<Parameter>,
     body: Option<BodySchema>,
 }
@@ -143,6 +147,7 @@ impl Operation {
             id: operation["operationId"].as_str().ok_or("has no operationId")?.into(),
             permission,
             audit,
+            needs_identity: operation["x-dbos-requires-oauth"] == true,
             parameters: parameters.map(Parameter::read).collect(),
             body: content.is_object().then(|| BodySchema {
                 schema: content["schema"].clone(),
@@ -206,6 +211,9 @@ async fn admit(
     operation: &Operation,
     request: Request,
 ) -> Result<(Request, Option<Audit>), Problem> {
+    if operation.needs_identity && state.auth.mode() == AuthMode::None {
+        return Err(Problem::not_found("this server runs without authentication and has no such operation"));
+    }
     let (mut parts, body) = request.into_parts();
     let source = source_ip(state, &parts);
     let caller = state.auth.caller(&state.store, &parts.headers, source).await?;
@@ -414,7 +422,7 @@ fn acceptable(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The peer, or, behind trusted proxies, the right-most address that is not one of them.
-pub(super) fn source_ip(state: &AppState, parts: &Parts) -> IpAddr {
+pub(crate) fn source_ip(state: &AppState, parts: &Parts) -> IpAddr {
     let unspecified = IpAddr::from([0, 0, 0, 0]);
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(unspecified, |info| info.0.ip());
     let trusted = &state.config.trusted_proxies;

@@ -20,6 +20,7 @@ use crate::state::AppState;
 pub mod aggregates;
 pub mod apps;
 pub mod audit;
+pub mod audit_log;
 pub mod bulk;
 pub mod executors;
 pub mod extract;
@@ -59,6 +60,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(steps::router())
         .merge(queues::router())
         .merge(schedules::router())
+        .merge(audit_log::router())
         .merge(system::router())
 }
 
