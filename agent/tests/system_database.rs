@@ -24,10 +24,21 @@ const VERSION: &str = "SELECT version::text FROM dbos.dbos_migrations";
 async fn a_fresh_database_gets_the_complete_schema_once() {
     let database = PostgresDatabase::create().await;
     let db = connect(&database.url).await;
-    assert!(matches!(db.verify().await, Err(DatabaseError::SchemaOutdated { found: 0, needed: 125, .. })));
+    assert!(matches!(
+        db.verify().await,
+        Err(DatabaseError::SchemaOutdated {
+            found: 0,
+            needed: 125,
+            ..
+        })
+    ));
 
     // Several processes may start at once.
-    let (a, b, c) = tokio::join!(db.migrate(), async { connect(&database.url).await.migrate().await }, db.migrate());
+    let (a, b, c) = tokio::join!(
+        db.migrate(),
+        async { connect(&database.url).await.migrate().await },
+        db.migrate()
+    );
     a.and(b).and(c).unwrap();
 
     db.verify().await.unwrap();
@@ -53,12 +64,28 @@ async fn a_missing_database_is_created() {
 #[tokio::test]
 async fn the_schema_may_have_any_name() {
     let database = PostgresDatabase::create().await;
-    let options = Options { schema: "we\"ird Name".to_owned(), ..Options::default() };
-    let db = SystemDatabase::connect(&database.url, options).await.unwrap();
+    let options = Options {
+        schema: "we\"ird Name".to_owned(),
+        ..Options::default()
+    };
+    let db = SystemDatabase::connect(&database.url, options)
+        .await
+        .unwrap();
     db.migrate().await.unwrap();
     db.verify().await.unwrap();
-    assert_eq!(column(&database.url, "SELECT version::text FROM \"we\"\"ird Name\".dbos_migrations").await, ["125"]);
-    let id = column(&database.url, "SELECT \"we\"\"ird Name\".enqueue_workflow('w', 'q')").await;
+    assert_eq!(
+        column(
+            &database.url,
+            "SELECT version::text FROM \"we\"\"ird Name\".dbos_migrations"
+        )
+        .await,
+        ["125"]
+    );
+    let id = column(
+        &database.url,
+        "SELECT \"we\"\"ird Name\".enqueue_workflow('w', 'q')",
+    )
+    .await;
     assert_eq!(id.len(), 1);
     db.close().await;
     database.drop().await;
@@ -99,7 +126,10 @@ async fn a_schema_of_a_shared_version_is_brought_up_to_date() {
     let fresh = column(&database.url, CATALOG).await;
 
     execute(&database.url, BACK_TO_100).await;
-    assert!(matches!(db.verify().await, Err(DatabaseError::SchemaOutdated { found: 100, .. })));
+    assert!(matches!(
+        db.verify().await,
+        Err(DatabaseError::SchemaOutdated { found: 100, .. })
+    ));
     db.migrate().await.unwrap();
 
     assert_eq!(column(&database.url, CATALOG).await, fresh);
@@ -114,22 +144,44 @@ async fn schemas_of_others_are_left_alone() {
     let db = connect(&database.url).await;
 
     db.migrate().await.unwrap();
-    execute(&database.url, "UPDATE dbos.dbos_migrations SET version = 300").await;
+    execute(
+        &database.url,
+        "UPDATE dbos.dbos_migrations SET version = 300",
+    )
+    .await;
     db.migrate().await.unwrap();
     db.verify().await.unwrap();
-    assert_eq!(column(&database.url, VERSION).await, ["300"], "a newer schema is accepted as it is");
+    assert_eq!(
+        column(&database.url, VERSION).await,
+        ["300"],
+        "a newer schema is accepted as it is"
+    );
 
-    execute(&database.url, "UPDATE dbos.dbos_migrations SET version = 41").await;
+    execute(
+        &database.url,
+        "UPDATE dbos.dbos_migrations SET version = 41",
+    )
+    .await;
     let refusal = db.migrate().await.unwrap_err();
-    assert!(matches!(refusal, DatabaseError::SchemaTooOld { found: 41, .. }), "{refusal}");
+    assert!(
+        matches!(refusal, DatabaseError::SchemaTooOld { found: 41, .. }),
+        "{refusal}"
+    );
     assert!(refusal.to_string().contains("newest official SDK"));
     assert_eq!(column(&database.url, VERSION).await, ["41"]);
 
     execute(&database.url, "DELETE FROM dbos.dbos_migrations").await;
     let refusal = db.migrate().await.unwrap_err();
-    assert!(matches!(refusal, DatabaseError::SchemaUnusable { .. }), "{refusal}");
+    assert!(
+        matches!(refusal, DatabaseError::SchemaUnusable { .. }),
+        "{refusal}"
+    );
 
-    execute(&database.url, "ALTER TABLE dbos.workflow_status ADD COLUMN shard_key TEXT").await;
+    execute(
+        &database.url,
+        "ALTER TABLE dbos.workflow_status ADD COLUMN shard_key TEXT",
+    )
+    .await;
     let refusal = db.migrate().await.unwrap_err();
     assert!(refusal.to_string().contains("shard_key"), "{refusal}");
     db.close().await;
@@ -153,25 +205,57 @@ async fn plain_sql_clients_can_enqueue_and_send() {
     let row = "SELECT concat_ws('|', status, name, queue_name, recovery_attempts, priority, serialization, application_name, \
                coalesce(s.inputs, 'null'), (i.inputs::json->'positionalArgs'->>1), (i.inputs::json->'namedArgs'->>'k')) \
                FROM dbos.workflow_status s JOIN dbos.workflow_input i USING (workflow_uuid)";
-    assert_eq!(column(url, row).await, ["ENQUEUED|pay|orders|0|0|portable_json|shop|null|x|2"]);
+    assert_eq!(
+        column(url, row).await,
+        ["ENQUEUED|pay|orders|0|0|portable_json|shop|null|x|2"]
+    );
 
-    let again = column(url, "SELECT dbos.enqueue_workflow('pay', 'orders', workflow_id => 'w1')").await;
+    let again = column(
+        url,
+        "SELECT dbos.enqueue_workflow('pay', 'orders', workflow_id => 'w1')",
+    )
+    .await;
     assert_eq!(again, ["w1"]);
-    let duplicate = refused(url, "SELECT dbos.enqueue_workflow('pay', 'orders', deduplication_id => 'd1')").await;
-    assert_eq!(duplicate, ("23505".to_owned(), "DBOS queue duplicated".to_owned()));
-    let delayed = column(url, "SELECT dbos.enqueue_workflow('pay', 'orders', delay_until_epoch_ms => 1)").await;
-    let status = format!("SELECT status FROM dbos.workflow_status WHERE workflow_uuid = '{}'", delayed[0]);
+    let duplicate = refused(
+        url,
+        "SELECT dbos.enqueue_workflow('pay', 'orders', deduplication_id => 'd1')",
+    )
+    .await;
+    assert_eq!(
+        duplicate,
+        ("23505".to_owned(), "DBOS queue duplicated".to_owned())
+    );
+    let delayed = column(
+        url,
+        "SELECT dbos.enqueue_workflow('pay', 'orders', delay_until_epoch_ms => 1)",
+    )
+    .await;
+    let status = format!(
+        "SELECT status FROM dbos.workflow_status WHERE workflow_uuid = '{}'",
+        delayed[0]
+    );
     assert_eq!(column(url, &status).await, ["DELAYED"]);
-    for bad in ["'', 'q'", "'w', ''", "'w', 'q', named_args => '[]'", "'w', 'q', workflow_id => ''"] {
+    for bad in [
+        "'', 'q'",
+        "'w', ''",
+        "'w', 'q', named_args => '[]'",
+        "'w', 'q', workflow_id => ''",
+    ] {
         refused(url, &format!("SELECT dbos.enqueue_workflow({bad})")).await;
     }
 
     execute(url, "SELECT dbos.send_message('w1', '{\"a\": 1}', message_id => 'm'); SELECT dbos.send_message('w1', '2', 't', 'm')")
         .await;
     let messages = "SELECT concat_ws('|', destination_uuid, topic, message, serialization, consumed) FROM dbos.notifications";
-    assert_eq!(column(url, messages).await, ["w1|__null__topic__|{\"a\": 1}|portable_json|f"]);
+    assert_eq!(
+        column(url, messages).await,
+        ["w1|__null__topic__|{\"a\": 1}|portable_json|f"]
+    );
     let missing = refused(url, "SELECT dbos.send_message('nobody', '1')").await;
-    assert_eq!(missing, ("23503".to_owned(), "DBOS non-existent workflow".to_owned()));
+    assert_eq!(
+        missing,
+        ("23503".to_owned(), "DBOS non-existent workflow".to_owned())
+    );
     db.close().await;
     database.drop().await;
 }
@@ -179,9 +263,15 @@ async fn plain_sql_clients_can_enqueue_and_send() {
 async fn refused(url: &str, sql: &str) -> (String, String) {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-    let error = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap_err();
+    let error = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap_err();
     let error = error.into_database_error().unwrap();
-    (error.code().unwrap().into_owned(), error.message().to_owned())
+    (
+        error.code().unwrap().into_owned(),
+        error.message().to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -189,7 +279,10 @@ async fn sqlite_gets_the_same_tables_in_a_file_or_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("new/app.db").display());
     let (one, two) = (connect(&url).await, connect(&url).await);
-    assert!(matches!(one.verify().await, Err(DatabaseError::SchemaOutdated { found: 0, .. })));
+    assert!(matches!(
+        one.verify().await,
+        Err(DatabaseError::SchemaOutdated { found: 0, .. })
+    ));
     let (a, b) = tokio::join!(one.migrate(), two.migrate());
     a.and(b).unwrap();
     one.verify().await.unwrap();
@@ -200,10 +293,37 @@ async fn sqlite_gets_the_same_tables_in_a_file_or_in_memory() {
     memory.verify().await.unwrap();
 }
 
+/// The processes of one machine share the file, and may all find it missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sqlite_file_may_be_opened_by_many_at_once() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("app.db").display());
+        let mut openers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let url = url.clone();
+            openers.spawn(async move {
+                let db = SystemDatabase::connect(&url, Options::default()).await?;
+                db.migrate().await?;
+                db.verify().await
+            });
+        }
+        for outcome in openers.join_all().await {
+            outcome.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_bad_url_is_explained_without_repeating_it() {
-    for url in ["mysql://u:secret@h/d", "postgres://u:secret@h:port/d", "secret"] {
-        let error = SystemDatabase::connect(url, Options::default()).await.unwrap_err();
+    for url in [
+        "mysql://u:secret@h/d",
+        "postgres://u:secret@h:port/d",
+        "secret",
+    ] {
+        let error = SystemDatabase::connect(url, Options::default())
+            .await
+            .unwrap_err();
         assert!(matches!(error, DatabaseError::Url(_)), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("secret"));
     }

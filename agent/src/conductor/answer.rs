@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use segno_protocol::{
-    Alert, BackfillSchedule, Cancel, Delete, ExecutorInfo, ExecutorInfoResponse, ExistPendingWorkflows,
-    ExistPendingWorkflowsResponse, ExportWorkflow, ExportWorkflowResponse, ForkFromFailure, ForkFromFailureResponse,
-    ForkWorkflow, ForkWorkflowResponse, GetMetrics, GetMetricsResponse, GetQueue, GetQueueResponse, GetSchedule,
-    GetScheduleResponse, GetStepAggregates, GetStepAggregatesResponse, GetWorkflow, GetWorkflowAggregates,
-    GetWorkflowAggregatesResponse, GetWorkflowEvents, GetWorkflowEventsResponse, GetWorkflowNotifications,
-    GetWorkflowNotificationsResponse, GetWorkflowResponse, GetWorkflowStreams, GetWorkflowStreamsResponse,
-    ImportWorkflow, ListApplicationVersions, ListApplicationVersionsResponse, ListQueuedWorkflows, ListQueues,
-    ListQueuesResponse, ListSchedules, ListSchedulesResponse, ListSteps, ListStepsResponse, ListWorkflows,
-    ListWorkflowsResponse, Message, PauseSchedule, Recovery, Request, RequestFrame, Restart, Resume, ResumeSchedule,
-    Retention, RetentionLimits, RewindWorkflow, SegnoExplain, SegnoExplainResponse, SetLatestApplicationVersion,
-    Success, TriggerSchedule, TriggerScheduleResponse, UNKNOWN_TYPE, WorkflowFilter, encode_error, encode_failure,
+    Alert, BackfillSchedule, Cancel, Delete, ExecutorInfo, ExecutorInfoResponse,
+    ExistPendingWorkflows, ExistPendingWorkflowsResponse, ExportWorkflow, ExportWorkflowResponse,
+    ForkFromFailure, ForkFromFailureResponse, ForkWorkflow, ForkWorkflowResponse, GetMetrics,
+    GetMetricsResponse, GetQueue, GetQueueResponse, GetSchedule, GetScheduleResponse,
+    GetStepAggregates, GetStepAggregatesResponse, GetWorkflow, GetWorkflowAggregates,
+    GetWorkflowAggregatesResponse, GetWorkflowEvents, GetWorkflowEventsResponse,
+    GetWorkflowNotifications, GetWorkflowNotificationsResponse, GetWorkflowResponse,
+    GetWorkflowStreams, GetWorkflowStreamsResponse, ImportWorkflow, ListApplicationVersions,
+    ListApplicationVersionsResponse, ListQueuedWorkflows, ListQueues, ListQueuesResponse,
+    ListSchedules, ListSchedulesResponse, ListSteps, ListStepsResponse, ListWorkflows,
+    ListWorkflowsResponse, Message, PauseSchedule, Recovery, Request, RequestFrame, Restart,
+    Resume, ResumeSchedule, Retention, RetentionLimits, RewindWorkflow, SegnoExplain,
+    SegnoExplainResponse, SetLatestApplicationVersion, Success, TriggerSchedule,
+    TriggerScheduleResponse, UNKNOWN_TYPE, WorkflowFilter, encode_error, encode_failure,
     encode_response,
 };
 use tokio::sync::Mutex;
@@ -56,9 +59,21 @@ where
 }
 
 impl Executor {
-    pub(super) fn new(config: ConductorConfig, db: SystemDatabase, hooks: Hooks, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        config: ConductorConfig,
+        db: SystemDatabase,
+        hooks: Hooks,
+        stop: CancellationToken,
+    ) -> Self {
         let scope = Scope::of(&config.app_name);
-        Self { config, db, hooks, scope, retention: Arc::default(), stop }
+        Self {
+            config,
+            db,
+            hooks,
+            scope,
+            retention: Arc::default(),
+            stop,
+        }
     }
 
     /// Does what is asked and returns the text of the answer.
@@ -135,7 +150,10 @@ impl Executor {
 
     async fn recover(&self, message: Recovery) -> Answer<Success> {
         let ids = message.executor_ids();
-        let recovered = self.db.recover_executors(ids, &self.config.app_version, &self.scope).await?;
+        let recovered = self
+            .db
+            .recover_executors(ids, &self.config.app_version, &self.scope)
+            .await?;
         tracing::info!(executors = ?ids, workflows = recovered.len(), "took over the workflows of lost executors");
         if !recovered.is_empty() {
             self.wake();
@@ -143,31 +161,48 @@ impl Executor {
         Ok(Success::YES)
     }
 
-    async fn exist_pending(&self, message: ExistPendingWorkflows) -> Answer<ExistPendingWorkflowsResponse> {
+    async fn exist_pending(
+        &self,
+        message: ExistPendingWorkflows,
+    ) -> Answer<ExistPendingWorkflowsResponse> {
         let (executor, version) = (&message.executor_id, &message.application_version);
-        let exist = self.db.exist_pending_workflows(executor, version, &self.scope).await?;
+        let exist = self
+            .db
+            .exist_pending_workflows(executor, version, &self.scope)
+            .await?;
         Ok(ExistPendingWorkflowsResponse { exist })
     }
 
     async fn cancel(&self, message: Cancel) -> Answer<Success> {
-        self.db.cancel_workflows(message.ids(), message.cancel_children).await?;
+        self.db
+            .cancel_workflows(message.ids(), message.cancel_children)
+            .await?;
         Ok(Success::YES)
     }
 
     async fn delete(&self, message: Delete) -> Answer<Success> {
-        self.db.delete_workflows(message.ids(), message.delete_children).await?;
+        self.db
+            .delete_workflows(message.ids(), message.delete_children)
+            .await?;
         Ok(Success::YES)
     }
 
     async fn resume(&self, message: Resume) -> Answer<Success> {
-        self.db.resume_workflows(message.ids(), message.queue_name.as_deref()).await?;
+        self.db
+            .resume_workflows(message.ids(), message.queue_name.as_deref())
+            .await?;
         self.wake();
         Ok(Success::YES)
     }
 
     async fn restart(&self, message: Restart) -> Answer<Success> {
-        let fork = db::Fork { workflow_id: message.workflow_id, ..db::Fork::default() };
-        self.db.fork_workflows(&[fork], &self.config.app_name).await?;
+        let fork = db::Fork {
+            workflow_id: message.workflow_id,
+            ..db::Fork::default()
+        };
+        self.db
+            .fork_workflows(&[fork], &self.config.app_name)
+            .await?;
         self.wake();
         Ok(Success::YES)
     }
@@ -199,14 +234,21 @@ impl Executor {
                 ..db::ForkOptions::default()
             },
         };
-        let ids = self.db.fork_workflows(&[fork], &self.config.app_name).await?;
+        let ids = self
+            .db
+            .fork_workflows(&[fork], &self.config.app_name)
+            .await?;
         self.wake();
-        Ok(ForkWorkflowResponse { new_workflow_id: ids.into_iter().next() })
+        Ok(ForkWorkflowResponse {
+            new_workflow_id: ids.into_iter().next(),
+        })
     }
 
     async fn fork_from_failure(&self, message: ForkFromFailure) -> Answer<ForkFromFailureResponse> {
         let body = message.body;
-        let point = body.point().map_err(|e| DatabaseError::Invalid(e.to_owned()))?;
+        let point = body
+            .point()
+            .map_err(|e| DatabaseError::Invalid(e.to_owned()))?;
         let options = db::ForkOptions {
             application_version: body.application_version,
             queue_name: body.queue_name,
@@ -214,67 +256,124 @@ impl Executor {
             ..db::ForkOptions::default()
         };
         let point = convert::fork_point(point);
-        let ids = self.db.fork_workflows_at(&body.workflow_ids, &point, &options, &self.config.app_name).await?;
+        let ids = self
+            .db
+            .fork_workflows_at(&body.workflow_ids, &point, &options, &self.config.app_name)
+            .await?;
         self.wake();
-        Ok(ForkFromFailureResponse { forked_workflow_ids: Some(ids) })
+        Ok(ForkFromFailureResponse {
+            forked_workflow_ids: Some(ids),
+        })
     }
 
     async fn list(&self, body: &WorkflowFilter) -> Answer<ListWorkflowsResponse> {
         let filter = convert::workflow_filter(body, &self.scope);
-        let rows = self.db.list_workflows(&filter, &convert::listing(body)).await?;
-        Ok(ListWorkflowsResponse { output: rows.into_iter().map(convert::workflow).collect() })
+        let rows = self
+            .db
+            .list_workflows(&filter, &convert::listing(body))
+            .await?;
+        Ok(ListWorkflowsResponse {
+            output: rows.into_iter().map(convert::workflow).collect(),
+        })
     }
 
     async fn get_workflow(&self, message: GetWorkflow) -> Answer<GetWorkflowResponse> {
-        let row = self.db.get_workflow(&message.workflow_id, message.load_input, message.load_output).await?;
-        Ok(GetWorkflowResponse { output: row.map(convert::workflow) })
+        let row = self
+            .db
+            .get_workflow(
+                &message.workflow_id,
+                message.load_input,
+                message.load_output,
+            )
+            .await?;
+        Ok(GetWorkflowResponse {
+            output: row.map(convert::workflow),
+        })
     }
 
     async fn list_steps(&self, message: ListSteps) -> Answer<ListStepsResponse> {
         let (limit, offset) = convert::steps_page(&message);
-        let rows = self.db.list_steps(&message.workflow_id, message.load_output, limit, offset).await?;
-        Ok(ListStepsResponse { output: Some(rows.into_iter().map(convert::step).collect()) })
+        let rows = self
+            .db
+            .list_steps(&message.workflow_id, message.load_output, limit, offset)
+            .await?;
+        Ok(ListStepsResponse {
+            output: Some(rows.into_iter().map(convert::step).collect()),
+        })
     }
 
     async fn events(&self, message: GetWorkflowEvents) -> Answer<GetWorkflowEventsResponse> {
         let events = self.db.workflow_events(&message.workflow_id).await?;
-        Ok(GetWorkflowEventsResponse { events: events.into_iter().map(convert::event).collect() })
+        Ok(GetWorkflowEventsResponse {
+            events: events.into_iter().map(convert::event).collect(),
+        })
     }
 
-    async fn messages(&self, message: GetWorkflowNotifications) -> Answer<GetWorkflowNotificationsResponse> {
+    async fn messages(
+        &self,
+        message: GetWorkflowNotifications,
+    ) -> Answer<GetWorkflowNotificationsResponse> {
         let rows = self.db.workflow_messages(&message.workflow_id).await?;
-        Ok(GetWorkflowNotificationsResponse { notifications: rows.into_iter().map(convert::message).collect() })
+        Ok(GetWorkflowNotificationsResponse {
+            notifications: rows.into_iter().map(convert::message).collect(),
+        })
     }
 
     async fn streams(&self, message: GetWorkflowStreams) -> Answer<GetWorkflowStreamsResponse> {
         let streams = self.db.workflow_streams(&message.workflow_id).await?;
-        Ok(GetWorkflowStreamsResponse { streams: streams.into_iter().map(convert::stream).collect() })
+        Ok(GetWorkflowStreamsResponse {
+            streams: streams.into_iter().map(convert::stream).collect(),
+        })
     }
 
-    async fn workflow_aggregates(&self, message: GetWorkflowAggregates) -> Answer<GetWorkflowAggregatesResponse> {
+    async fn workflow_aggregates(
+        &self,
+        message: GetWorkflowAggregates,
+    ) -> Answer<GetWorkflowAggregatesResponse> {
         let body = message.body;
         let groups = convert::workflow_groups(&body);
         let figures = convert::workflow_figures(&body);
         let filter = convert::aggregate_filter(&body.filter, &self.scope);
-        let rows = self.db.aggregate_workflows(&groups, body.time_bucket_size_ms, &figures, &filter).await?;
-        Ok(GetWorkflowAggregatesResponse { output: rows.into_iter().map(convert::workflow_aggregate).collect() })
+        let rows = self
+            .db
+            .aggregate_workflows(&groups, body.time_bucket_size_ms, &figures, &filter)
+            .await?;
+        Ok(GetWorkflowAggregatesResponse {
+            output: rows.into_iter().map(convert::workflow_aggregate).collect(),
+        })
     }
 
-    async fn step_aggregates(&self, message: GetStepAggregates) -> Answer<GetStepAggregatesResponse> {
+    async fn step_aggregates(
+        &self,
+        message: GetStepAggregates,
+    ) -> Answer<GetStepAggregatesResponse> {
         let body = message.body;
         let (groups, figures) = (convert::step_groups(&body), convert::step_figures(&body));
         let filter = convert::step_filter(&body, &self.scope);
-        let rows = self.db.aggregate_steps(&groups, body.time_bucket_size_ms, &figures, &filter).await?;
-        Ok(GetStepAggregatesResponse { output: rows.into_iter().map(convert::step_aggregate).collect() })
+        let rows = self
+            .db
+            .aggregate_steps(&groups, body.time_bucket_size_ms, &figures, &filter)
+            .await?;
+        Ok(GetStepAggregatesResponse {
+            output: rows.into_iter().map(convert::step_aggregate).collect(),
+        })
     }
 
     async fn metrics(&self, message: GetMetrics) -> Answer<GetMetricsResponse> {
         if message.metric_class != GetMetrics::WORKFLOW_STEP_COUNT {
-            return Err(DatabaseError::Invalid(format!("unknown metric_class {:?}", message.metric_class)));
+            return Err(DatabaseError::Invalid(format!(
+                "unknown metric_class {:?}",
+                message.metric_class
+            )));
         }
         let scope = convert::scope(&message.application_name, &self.scope);
-        let metrics = self.db.workflow_and_step_counts(message.start_time.0, message.end_time.0, &scope).await?;
-        Ok(GetMetricsResponse { metrics: metrics.into_iter().map(convert::metric).collect() })
+        let metrics = self
+            .db
+            .workflow_and_step_counts(message.start_time.0, message.end_time.0, &scope)
+            .await?;
+        Ok(GetMetricsResponse {
+            metrics: metrics.into_iter().map(convert::metric).collect(),
+        })
     }
 
     async fn alert(&self, alert: Alert) -> Answer<Success> {
@@ -293,7 +392,9 @@ impl Executor {
     /// Starts a round and answers at once; a round that is still running is left to finish instead.
     fn retention(&self, limits: RetentionLimits) -> Answer<Success> {
         if limits.gc_rows_threshold.is_some_and(|rows| rows <= 0) {
-            return Err(DatabaseError::Invalid("gc_rows_threshold must be above 0".to_owned()));
+            return Err(DatabaseError::Invalid(
+                "gc_rows_threshold must be above 0".to_owned(),
+            ));
         }
         let Ok(round) = Arc::clone(&self.retention).try_lock_owned() else {
             tracing::info!("the last round of retention is still running; skipped this one");
@@ -311,26 +412,41 @@ impl Executor {
     }
 
     async fn export(&self, message: ExportWorkflow) -> Answer<ExportWorkflowResponse> {
-        let blob = self.db.export_workflow(&message.workflow_id, message.export_children).await?;
-        Ok(ExportWorkflowResponse { serialized_workflow: Some(blob) })
+        let blob = self
+            .db
+            .export_workflow(&message.workflow_id, message.export_children)
+            .await?;
+        Ok(ExportWorkflowResponse {
+            serialized_workflow: Some(blob),
+        })
     }
 
     async fn import(&self, message: ImportWorkflow) -> Answer<Success> {
-        self.db.import_workflows(&message.serialized_workflow).await?;
+        self.db
+            .import_workflows(&message.serialized_workflow)
+            .await?;
         self.wake();
         Ok(Success::YES)
     }
 
     async fn list_schedules(&self, message: ListSchedules) -> Answer<ListSchedulesResponse> {
         let load_context = message.body.load_context;
-        let rows = self.db.list_schedules(&convert::schedule_filter(&message.body, &self.scope)).await?;
-        let output = rows.into_iter().map(|row| convert::schedule(row, load_context)).collect();
+        let rows = self
+            .db
+            .list_schedules(&convert::schedule_filter(&message.body, &self.scope))
+            .await?;
+        let output = rows
+            .into_iter()
+            .map(|row| convert::schedule(row, load_context))
+            .collect();
         Ok(ListSchedulesResponse { output })
     }
 
     async fn get_schedule(&self, message: GetSchedule) -> Answer<GetScheduleResponse> {
         let row = self.db.get_schedule(&message.schedule_name).await?;
-        Ok(GetScheduleResponse { output: row.map(|row| convert::schedule(row, message.load_context)) })
+        Ok(GetScheduleResponse {
+            output: row.map(|row| convert::schedule(row, message.load_context)),
+        })
     }
 
     /// An unknown schedule is no error, as with most SDKs.
@@ -340,30 +456,43 @@ impl Executor {
     }
 
     async fn trigger(&self, message: TriggerSchedule) -> Answer<TriggerScheduleResponse> {
-        let workflow_id = self.db.trigger_schedule(&message.schedule_name, &self.config.app_name).await?;
+        let workflow_id = self
+            .db
+            .trigger_schedule(&message.schedule_name, &self.config.app_name)
+            .await?;
         self.wake();
-        Ok(TriggerScheduleResponse { workflow_id: Some(workflow_id) })
+        Ok(TriggerScheduleResponse {
+            workflow_id: Some(workflow_id),
+        })
     }
 
     async fn list_versions(&self) -> Answer<ListApplicationVersionsResponse> {
         let rows = self.db.list_versions(&self.scope).await?;
-        Ok(ListApplicationVersionsResponse { output: rows.into_iter().map(convert::version).collect() })
+        Ok(ListApplicationVersionsResponse {
+            output: rows.into_iter().map(convert::version).collect(),
+        })
     }
 
     async fn list_queues(&self, message: ListQueues) -> Answer<ListQueuesResponse> {
         let scope = convert::scope(&message.body.application_name, &self.scope);
         let rows = self.db.list_queues(&scope).await?;
-        Ok(ListQueuesResponse { output: rows.into_iter().map(convert::queue).collect() })
+        Ok(ListQueuesResponse {
+            output: rows.into_iter().map(convert::queue).collect(),
+        })
     }
 
     async fn get_queue(&self, message: GetQueue) -> Answer<GetQueueResponse> {
-        Ok(GetQueueResponse { output: self.db.get_queue(&message.name).await?.map(convert::queue) })
+        Ok(GetQueueResponse {
+            output: self.db.get_queue(&message.name).await?.map(convert::queue),
+        })
     }
 
     fn explain(&self, request_id: &str, message: &SegnoExplain) -> String {
         match &self.hooks.explain {
             Some(explain) => {
-                let response = SegnoExplainResponse { waiting_on: explain(&message.workflow_id) };
+                let response = SegnoExplainResponse {
+                    waiting_on: explain(&message.workflow_id),
+                };
                 encode_response::<SegnoExplain>(request_id, &response)
             }
             None => encode_error(SegnoExplain::TYPE, request_id, UNKNOWN_TYPE),
@@ -375,7 +504,10 @@ async fn run_retention(db: &SystemDatabase, limits: RetentionLimits, scope: Scop
     let retention = db::Retention {
         finished_before: limits.gc_cutoff_epoch_ms,
         keep_newest: limits.gc_rows_threshold,
-        batch_size: limits.gc_batch_size.filter(|size| *size > 0).unwrap_or(DEFAULT_BATCH),
+        batch_size: limits
+            .gc_batch_size
+            .filter(|size| *size > 0)
+            .unwrap_or(DEFAULT_BATCH),
         scope: scope.clone(),
     };
     match db.delete_history(&retention).await {

@@ -29,28 +29,46 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(timing: &Timing) -> Self {
-        Self { first: timing.retry_first, max: timing.retry_max, stable_after: timing.stable_after, failures: 0 }
+        Self {
+            first: timing.retry_first,
+            max: timing.retry_max,
+            stable_after: timing.stable_after,
+            failures: 0,
+        }
     }
 
     /// The wait after `end`. `jitter` is a random factor between 0.5 and 1.5.
     pub(super) fn after(&mut self, end: &End, jitter: f64) -> Duration {
         match end {
-            End::Lost { lasted, identified: true } => {
+            End::Lost {
+                lasted,
+                identified: true,
+            } => {
                 self.failures = 0;
                 if *lasted > self.stable_after {
                     return Duration::ZERO;
                 }
             }
             // A key or an application that is not known now may be later, but there is no hurry.
-            End::Rejected { status: 401 | 403 | 404, .. } => self.failures = u32::MAX,
+            End::Rejected {
+                status: 401 | 403 | 404,
+                ..
+            } => self.failures = u32::MAX,
             _ => {}
         }
         let factor = 2u32.saturating_pow(self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        let wait = self.first.saturating_mul(factor).min(self.max).mul_f64(jitter);
+        let wait = self
+            .first
+            .saturating_mul(factor)
+            .min(self.max)
+            .mul_f64(jitter);
         match end {
             // Jitter only on top: the server asked for at least that.
-            End::Rejected { retry_after: Some(asked), .. } => wait.max(*asked),
+            End::Rejected {
+                retry_after: Some(asked),
+                ..
+            } => wait.max(*asked),
             _ => wait,
         }
     }
@@ -67,13 +85,18 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_maximum() {
         let mut backoff = Backoff::new(&Timing::default());
-        let waits: Vec<u64> = (0..7).map(|_| seconds(&mut backoff, &End::Unreachable)).collect();
+        let waits: Vec<u64> = (0..7)
+            .map(|_| seconds(&mut backoff, &End::Unreachable))
+            .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
     }
 
     #[test]
     fn only_a_connection_on_which_the_server_got_to_know_us_resets_them() {
-        let lost = |lasted, identified| End::Lost { lasted: Duration::from_secs(lasted), identified };
+        let lost = |lasted, identified| End::Lost {
+            lasted: Duration::from_secs(lasted),
+            identified,
+        };
         let mut backoff = Backoff::new(&Timing::default());
         for _ in 0..3 {
             backoff.after(&End::Unreachable, 1.0);
@@ -87,7 +110,10 @@ mod tests {
 
     #[test]
     fn rejections_wait_the_maximum_or_what_the_server_asks_for() {
-        let rejected = |status, after: Option<u64>| End::Rejected { status, retry_after: after.map(Duration::from_secs) };
+        let rejected = |status, after: Option<u64>| End::Rejected {
+            status,
+            retry_after: after.map(Duration::from_secs),
+        };
         let mut backoff = Backoff::new(&Timing::default());
         assert_eq!(seconds(&mut backoff, &rejected(401, None)), 30);
         assert_eq!(seconds(&mut backoff, &rejected(404, None)), 30);
@@ -99,7 +125,13 @@ mod tests {
     #[test]
     fn jitter_spreads_the_waits() {
         let mut backoff = Backoff::new(&Timing::default());
-        assert_eq!(backoff.after(&End::Unreachable, 0.5), Duration::from_millis(500));
-        assert_eq!(backoff.after(&End::Unreachable, 1.5), Duration::from_secs(3));
+        assert_eq!(
+            backoff.after(&End::Unreachable, 0.5),
+            Duration::from_millis(500)
+        );
+        assert_eq!(
+            backoff.after(&End::Unreachable, 1.5),
+            Duration::from_secs(3)
+        );
     }
 }

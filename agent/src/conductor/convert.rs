@@ -13,7 +13,11 @@ fn bound(number: Option<u64>) -> Option<i64> {
 
 /// The applications asked for, else our own.
 pub(super) fn scope(asked: &[String], own: &Scope) -> Scope {
-    if asked.is_empty() { own.clone() } else { Scope::Applications(asked.to_vec()) }
+    if asked.is_empty() {
+        own.clone()
+    } else {
+        Scope::Applications(asked.to_vec())
+    }
 }
 
 pub(super) fn workflow_filter(asked: &wire::WorkflowFilter, own: &Scope) -> db::WorkflowFilter {
@@ -31,7 +35,11 @@ pub(super) fn workflow_filter(asked: &wire::WorkflowFilter, own: &Scope) -> db::
         executor_ids: asked.executor_id.clone(),
         schedule_names: asked.schedule_name.clone(),
         // Who asks by id wants that workflow, whoever owns it.
-        scope: if by_id { Scope::All } else { scope(&asked.application_name, own) },
+        scope: if by_id {
+            Scope::All
+        } else {
+            scope(&asked.application_name, own)
+        },
         created_from: asked.start_time.map(|time| time.0),
         created_to: asked.end_time.map(|time| time.0),
         completed_from: asked.completed_after.map(|time| time.0),
@@ -114,7 +122,10 @@ fn stored(stored: db::Stored) -> String {
 }
 
 pub(super) fn event((key, value): (String, db::Stored)) -> wire::EventRecord {
-    wire::EventRecord { key, value: Some(stored(value)) }
+    wire::EventRecord {
+        key,
+        value: Some(stored(value)),
+    }
 }
 
 pub(super) fn message(row: db::MessageRow) -> wire::NotificationRecord {
@@ -127,7 +138,10 @@ pub(super) fn message(row: db::MessageRow) -> wire::NotificationRecord {
 }
 
 pub(super) fn stream((key, values): (String, Vec<db::Stored>)) -> wire::StreamRecord {
-    wire::StreamRecord { key, values: values.into_iter().map(stored).collect() }
+    wire::StreamRecord {
+        key,
+        values: values.into_iter().map(stored).collect(),
+    }
 }
 
 pub(super) fn schedule(row: db::ScheduleRow, load_context: bool) -> wire::ScheduleRecord {
@@ -194,7 +208,11 @@ pub(super) fn fork_point(point: wire::ForkPoint) -> db::ForkPoint {
 
 /// The choices whose flag is set.
 fn chosen<T: Copy>(choices: &[(bool, T)]) -> Vec<T> {
-    choices.iter().filter(|(flag, _)| *flag).map(|(_, choice)| *choice).collect()
+    choices
+        .iter()
+        .filter(|(flag, _)| *flag)
+        .map(|(_, choice)| *choice)
+        .collect()
 }
 
 pub(super) fn workflow_groups(asked: &wire::WorkflowAggregates) -> Vec<WorkflowGroup> {
@@ -203,8 +221,14 @@ pub(super) fn workflow_groups(asked: &wire::WorkflowAggregates) -> Vec<WorkflowG
         (asked.group_by_name, WorkflowGroup::Name),
         (asked.group_by_queue_name, WorkflowGroup::QueueName),
         (asked.group_by_executor_id, WorkflowGroup::ExecutorId),
-        (asked.group_by_application_version, WorkflowGroup::ApplicationVersion),
-        (asked.group_by_application_name, WorkflowGroup::ApplicationName),
+        (
+            asked.group_by_application_version,
+            WorkflowGroup::ApplicationVersion,
+        ),
+        (
+            asked.group_by_application_name,
+            WorkflowGroup::ApplicationName,
+        ),
     ])
 }
 
@@ -263,7 +287,10 @@ pub(super) fn step_groups(asked: &wire::StepAggregates) -> Vec<StepGroup> {
 }
 
 pub(super) fn step_figures(asked: &wire::StepAggregates) -> Vec<Figure> {
-    chosen(&[(asked.select_count, Figure::Count), (asked.select_max_duration_ms, Figure::MaxDurationMs)])
+    chosen(&[
+        (asked.select_count, Figure::Count),
+        (asked.select_max_duration_ms, Figure::MaxDurationMs),
+    ])
 }
 
 pub(super) fn step_filter(asked: &wire::StepAggregates, own: &Scope) -> db::StepFilter {
@@ -278,12 +305,20 @@ pub(super) fn step_filter(asked: &wire::StepAggregates, own: &Scope) -> db::Step
 }
 
 pub(super) fn step_aggregate(row: db::Aggregate) -> wire::StepAggregateRow {
-    wire::StepAggregateRow { group: row.group, count: row.count, max_duration_ms: row.max_duration_ms }
+    wire::StepAggregateRow {
+        group: row.group,
+        count: row.count,
+        max_duration_ms: row.max_duration_ms,
+    }
 }
 
 pub(super) fn metric(row: db::Metric) -> wire::MetricRecord {
     // Counts beyond 2^53 do not occur.
     #[allow(clippy::cast_precision_loss)]
     let value = row.value as f64;
-    wire::MetricRecord { metric_type: row.metric_type.to_owned(), metric_name: row.metric_name, value }
+    wire::MetricRecord {
+        metric_type: row.metric_type.to_owned(),
+        metric_name: row.metric_name,
+        value,
+    }
 }

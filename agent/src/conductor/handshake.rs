@@ -26,7 +26,11 @@ use super::backoff::End;
 use super::{ConductorConfig, ConductorError};
 
 /// Letters, digits and `-._~` stay as they are in a path segment.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// An answer's head that is longer is no answer to a handshake.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -50,7 +54,10 @@ pub(super) struct DialError {
 
 impl DialError {
     fn unreachable(reason: impl Into<String>) -> Self {
-        Self { end: End::Unreachable, reason: reason.into() }
+        Self {
+            end: End::Unreachable,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -86,7 +93,11 @@ impl Dialer {
         let encrypted = match url.scheme() {
             "wss" | "https" => true,
             "ws" | "http" => false,
-            _ => return Err(ConductorError::Url("the scheme must be ws or wss".to_owned())),
+            _ => {
+                return Err(ConductorError::Url(
+                    "the scheme must be ws or wss".to_owned(),
+                ));
+            }
         };
         let (host, shown) = match url.host() {
             Some(Host::Domain(name)) => (name.to_owned(), name.to_owned()),
@@ -103,12 +114,18 @@ impl Dialer {
         );
         let authorization = (!url.username().is_empty()).then(|| {
             let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            let credentials = format!("{}:{}", decode(url.username()), decode(url.password().unwrap_or_default()));
+            let credentials = format!(
+                "{}:{}",
+                decode(url.username()),
+                decode(url.password().unwrap_or_default())
+            );
             format!("Basic {}", STANDARD.encode(credentials))
         });
         Ok(Self {
             port: url.port().unwrap_or(if encrypted { 443 } else { 80 }),
-            authority: url.port().map_or(shown.clone(), |port| format!("{shown}:{port}")),
+            authority: url
+                .port()
+                .map_or(shown.clone(), |port| format!("{shown}:{port}")),
             host,
             encrypted,
             path,
@@ -123,10 +140,19 @@ impl Dialer {
     }
 
     /// Dials once, within `limit`.
-    pub(super) async fn dial(&self, limit: Duration, websocket: WebSocketConfig) -> Result<Socket, DialError> {
+    pub(super) async fn dial(
+        &self,
+        limit: Duration,
+        websocket: WebSocketConfig,
+    ) -> Result<Socket, DialError> {
         tokio::time::timeout(limit, self.connect(websocket))
             .await
-            .unwrap_or_else(|_| Err(DialError::unreachable(format!("no connection within {} s", limit.as_secs_f32()))))
+            .unwrap_or_else(|_| {
+                Err(DialError::unreachable(format!(
+                    "no connection within {} s",
+                    limit.as_secs_f32()
+                )))
+            })
     }
 
     async fn connect(&self, websocket: WebSocketConfig) -> Result<Socket, DialError> {
@@ -171,8 +197,11 @@ impl Dialer {
     /// Asks for the upgrade; returns what the server sent after its answer.
     async fn upgrade(&self, stream: &mut Box<dyn Stream>) -> Result<Vec<u8>, DialError> {
         let key = generate_key();
-        let authorization =
-            self.authorization.as_ref().map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
+        let authorization = self
+            .authorization
+            .as_ref()
+            .map(|value| format!("Authorization: {value}\r\n"))
+            .unwrap_or_default();
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {key}\r\nUser-Agent: segno/{}\r\n{authorization}\r\n",
@@ -185,13 +214,17 @@ impl Dialer {
         let mut received = Vec::with_capacity(1024);
         let answer = loop {
             if stream.read_buf(&mut received).await? == 0 {
-                return Err(DialError::unreachable("the server hung up during the handshake"));
+                return Err(DialError::unreachable(
+                    "the server hung up during the handshake",
+                ));
             }
             if let Some(answer) = Answer::parse(&received)? {
                 break answer;
             }
             if received.len() > MAX_HEAD_BYTES {
-                return Err(DialError::unreachable("the server's answer is no websocket handshake"));
+                return Err(DialError::unreachable(
+                    "the server's answer is no websocket handshake",
+                ));
             }
         };
         let mut rest = received.split_off(answer.head_length);
@@ -204,7 +237,9 @@ impl Dialer {
             return Err(answer.rejection(&rest));
         }
         if answer.accept.as_deref() != Some(derive_accept_key(key.as_bytes()).as_str()) {
-            return Err(DialError::unreachable("the server's answer does not belong to our handshake"));
+            return Err(DialError::unreachable(
+                "the server's answer does not belong to our handshake",
+            ));
         }
         Ok(rest)
     }
@@ -227,16 +262,25 @@ impl Answer {
         let head_length = match response.parse(bytes) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) => return Ok(None),
-            Err(e) => return Err(DialError::unreachable(format!("the server does not speak HTTP ({e})"))),
+            Err(e) => {
+                return Err(DialError::unreachable(format!(
+                    "the server does not speak HTTP ({e})"
+                )));
+            }
         };
         let header = |name: &str| {
-            let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+            let found = response
+                .headers
+                .iter()
+                .find(|header| header.name.eq_ignore_ascii_case(name))?;
             std::str::from_utf8(found.value).ok().map(str::trim)
         };
         Ok(Some(Self {
             status: response.code.unwrap_or_default(),
             head_length,
-            body_length: header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0),
+            body_length: header("content-length")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(0),
             accept: header("sec-websocket-accept").map(str::to_owned),
             retry_after: header("retry-after").and_then(retry_after),
         }))
@@ -247,8 +291,14 @@ impl Answer {
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
-        let end = End::Rejected { status: self.status, retry_after: self.retry_after };
-        DialError { end, reason: format!("HTTP status {} {}", self.status, text.trim()) }
+        let end = End::Rejected {
+            status: self.status,
+            retry_after: self.retry_after,
+        };
+        DialError {
+            end,
+            reason: format!("HTTP status {} {}", self.status, text.trim()),
+        }
     }
 }
 
@@ -258,7 +308,9 @@ fn retry_after(value: &str) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
-            (date.with_timezone(&chrono::Utc) - chrono::Utc::now()).to_std().ok()?
+            (date.with_timezone(&chrono::Utc) - chrono::Utc::now())
+                .to_std()
+                .ok()?
         }
     };
     Some(wait.min(Duration::from_secs(3600)))
@@ -283,16 +335,33 @@ mod tests {
     #[test]
     fn the_address_is_appended_to_any_base() {
         for (base, authority, port, path) in [
-            ("ws://host:8090", "host:8090", 8090, "/websocket/shop/a%2Fb%20c"),
-            ("wss://host/conductor/v1//?x=1", "host", 443, "/conductor/v1/websocket/shop/a%2Fb%20c"),
+            (
+                "ws://host:8090",
+                "host:8090",
+                8090,
+                "/websocket/shop/a%2Fb%20c",
+            ),
+            (
+                "wss://host/conductor/v1//?x=1",
+                "host",
+                443,
+                "/conductor/v1/websocket/shop/a%2Fb%20c",
+            ),
             ("http://[::1]:80/", "[::1]", 80, "/websocket/shop/a%2Fb%20c"),
             ("ws://u:p%40@h", "h", 80, "/websocket/shop/a%2Fb%20c"),
         ] {
             let dialer = Dialer::new(&config(base)).unwrap();
-            assert_eq!((dialer.server(), dialer.port, dialer.path.as_str()), (authority, port, path), "{base}");
+            assert_eq!(
+                (dialer.server(), dialer.port, dialer.path.as_str()),
+                (authority, port, path),
+                "{base}"
+            );
         }
         let dialer = Dialer::new(&config("ws://u:p%40@h")).unwrap();
-        assert_eq!(dialer.authorization.unwrap(), format!("Basic {}", STANDARD.encode("u:p@")));
+        assert_eq!(
+            dialer.authorization.unwrap(),
+            format!("Basic {}", STANDARD.encode("u:p@"))
+        );
     }
 
     #[test]
@@ -307,12 +376,22 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_when_its_head_is_complete() {
-        assert!(Answer::parse(b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\n").unwrap().is_none());
+        assert!(
+            Answer::parse(b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\n")
+                .unwrap()
+                .is_none()
+        );
         let bytes = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: 4\r\n\r\nbusy";
         let answer = Answer::parse(bytes).unwrap().unwrap();
         assert_eq!((answer.status, answer.body_length), (503, 4));
         let error = answer.rejection(&bytes[answer.head_length..]);
-        assert_eq!(error.end, End::Rejected { status: 503, retry_after: Some(Duration::from_secs(5)) });
+        assert_eq!(
+            error.end,
+            End::Rejected {
+                status: 503,
+                retry_after: Some(Duration::from_secs(5))
+            }
+        );
         assert_eq!(error.reason, "HTTP status 503 busy");
         assert!(Answer::parse(b"\x00\x01nonsense\r\n\r\n").is_err());
     }

@@ -40,10 +40,15 @@ impl Lanes {
     pub(super) fn enter(&self, request: &Request) -> Option<Ticket> {
         let accepted = Arc::clone(&self.accepted).try_acquire_owned().ok()?;
         let lane = match request {
-            Request::ExecutorInfo(_) | Request::Recovery(_) | Request::ExistPendingWorkflows(_) => &self.urgent,
+            Request::ExecutorInfo(_) | Request::Recovery(_) | Request::ExistPendingWorkflows(_) => {
+                &self.urgent
+            }
             _ => &self.ordinary,
         };
-        Some(Ticket { lane: Arc::clone(lane), _accepted: accepted })
+        Some(Ticket {
+            lane: Arc::clone(lane),
+            _accepted: accepted,
+        })
     }
 }
 

@@ -161,7 +161,11 @@ impl Conductor {
         let executor = Arc::new(Executor::new(config, db, hooks, stop.clone()));
         let client = Client::new(dialer, executor, timing, identified);
         let task = tokio::spawn(client.run(stop.clone()));
-        Ok(ConductorHandle { stop, task, connected })
+        Ok(ConductorHandle {
+            stop,
+            task,
+            connected,
+        })
     }
 }
 

@@ -25,7 +25,10 @@ pub(super) fn input(stored: String, format: Option<&str>) -> String {
     }
     match serde_json::from_str::<Json>(&stored) {
         Ok(Json::Object(envelope)) => {
-            let named = envelope.get("namedArgs").and_then(Json::as_object).is_some_and(|named| !named.is_empty());
+            let named = envelope
+                .get("namedArgs")
+                .and_then(Json::as_object)
+                .is_some_and(|named| !named.is_empty());
             match envelope.get("positionalArgs") {
                 Some(Json::Array(arguments)) if !named => Json::from(arguments.clone()).to_string(),
                 _ => stored,
@@ -36,7 +39,10 @@ pub(super) fn input(stored: String, format: Option<&str>) -> String {
 }
 
 fn member(stored: &str, name: &str) -> Option<String> {
-    serde_json::from_str::<Json>(stored).ok()?.get(name).map(Json::to_string)
+    serde_json::from_str::<Json>(stored)
+        .ok()?
+        .get(name)
+        .map(Json::to_string)
 }
 
 fn go_json(stored: &str) -> Option<String> {
@@ -55,17 +61,29 @@ mod tests {
     fn json_formats_are_shown_as_json_and_others_as_stored() {
         let shown = |stored: &str, format| value(stored.to_owned(), format);
         assert_eq!(shown("{\"a\": 1}", Some("portable_json")), "{\"a\": 1}");
-        assert_eq!(shown("{\"json\":{\"go\":true},\"__dbos_serializer\":\"superjson\"}", Some("js_superjson")), "{\"go\":true}");
+        assert_eq!(
+            shown(
+                "{\"json\":{\"go\":true},\"__dbos_serializer\":\"superjson\"}",
+                Some("js_superjson")
+            ),
+            "{\"go\":true}"
+        );
         assert_eq!(shown("broken", Some("js_superjson")), "broken");
         assert_eq!(shown(&STANDARD.encode("42"), Some("DBOS_JSON")), "42");
         assert_eq!(shown(GO_NIL, Some("DBOS_JSON")), "null");
-        assert_eq!(shown("gASVBQAAAAAAAABLKi4=", Some("py_pickle")), "gASVBQAAAAAAAABLKi4=");
+        assert_eq!(
+            shown("gASVBQAAAAAAAABLKi4=", Some("py_pickle")),
+            "gASVBQAAAAAAAABLKi4="
+        );
     }
 
     #[test]
     fn arguments_lose_their_envelope_unless_some_are_named() {
         let shown = |stored: &str| input(stored.to_owned(), Some("portable_json"));
-        assert_eq!(shown("{\"positionalArgs\": [42, \"x\"], \"namedArgs\": {}}"), "[42,\"x\"]");
+        assert_eq!(
+            shown("{\"positionalArgs\": [42, \"x\"], \"namedArgs\": {}}"),
+            "[42,\"x\"]"
+        );
         assert_eq!(shown("{\"positionalArgs\": [42]}"), "[42]");
         let named = "{\"positionalArgs\": [], \"namedArgs\": {\"k\": 1}}";
         assert_eq!(shown(named), named);

@@ -48,7 +48,14 @@ impl Client {
         timing: Timing,
         identified: watch::Sender<bool>,
     ) -> Self {
-        Self { dialer, executor, timing, lanes: Lanes::new(), identified, rejection_logged: None }
+        Self {
+            dialer,
+            executor,
+            timing,
+            lanes: Lanes::new(),
+            identified,
+            rejection_logged: None,
+        }
     }
 
     /// Connects and serves until `stop`.
@@ -62,7 +69,10 @@ impl Client {
             };
             let end = match dialled {
                 Ok(socket) => {
-                    tracing::info!(server = self.dialer.server(), "connected to the control plane");
+                    tracing::info!(
+                        server = self.dialer.server(),
+                        "connected to the control plane"
+                    );
                     let end = self.serve(socket, &stop).await;
                     self.identified.send_replace(false);
                     end
@@ -84,7 +94,11 @@ impl Client {
     }
 
     fn log_failure(&mut self, end: &End, reason: &str) {
-        if let End::Rejected { status: status @ (401 | 403 | 404), .. } = end {
+        if let End::Rejected {
+            status: status @ (401 | 403 | 404),
+            ..
+        } = end
+        {
             let fresh = self.rejection_logged.is_none_or(|(last, at)| {
                 last != *status || at.elapsed() >= self.timing.rejection_log
             });
@@ -100,7 +114,11 @@ impl Client {
             );
             return;
         }
-        tracing::warn!(server = self.dialer.server(), reason, "cannot connect to the control plane; trying again");
+        tracing::warn!(
+            server = self.dialer.server(),
+            reason,
+            "cannot connect to the control plane; trying again"
+        );
     }
 
     async fn serve(&mut self, socket: Socket, stop: &CancellationToken) -> End {
@@ -123,18 +141,31 @@ impl Client {
         if stop.is_cancelled() {
             tracing::info!(server = self.dialer.server(), "left the control plane");
         } else {
-            tracing::warn!(server = self.dialer.server(), reason, "lost the control plane; reconnecting");
+            tracing::warn!(
+                server = self.dialer.server(),
+                reason,
+                "lost the control plane; reconnecting"
+            );
         }
-        End::Lost { lasted: since.elapsed(), identified: was_identified.load(Ordering::Relaxed) }
+        End::Lost {
+            lasted: since.elapsed(),
+            identified: was_identified.load(Ordering::Relaxed),
+        }
     }
 }
 
 fn websocket_config() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES))
+    WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
 /// The only task that writes: answers, our pings, the goodbye.
-async fn write(mut sink: SplitSink<Socket, Message>, mut letters: mpsc::Receiver<Message>, every: Duration) {
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    mut letters: mpsc::Receiver<Message>,
+    every: Duration,
+) {
     let mut ping = interval_at(Instant::now() + every, every);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -166,7 +197,12 @@ struct Session {
 impl Session {
     /// Reads until the connection or we end; returns why. Never waits for a handler: pings are answered by
     /// the library while we read.
-    async fn read(self, mut stream: SplitStream<Socket>, silence: Duration, stop: &CancellationToken) -> String {
+    async fn read(
+        self,
+        mut stream: SplitStream<Socket>,
+        silence: Duration,
+        stop: &CancellationToken,
+    ) -> String {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -180,14 +216,17 @@ impl Session {
                 Err(_) => return format!("nothing was received for {} s", silence.as_secs_f32()),
                 Ok(None) => return "the connection ended".to_owned(),
                 Ok(Some(Err(e))) => return e.to_string(),
-                Ok(Some(Ok(Message::Text(text)))) => self.accept(text.as_str()).await,
+                Ok(Some(Ok(Message::Text(text)))) => self.accept(text.as_str()),
                 Ok(Some(Ok(Message::Binary(_)))) => {
                     tracing::warn!("ignored a binary frame of the control plane");
                 }
                 Ok(Some(Ok(Message::Close(frame)))) => {
                     // The library sends the answer when it is polled again.
                     let _ = timeout(GOODBYE, stream.next()).await;
-                    let code = frame.map_or_else(|| "no code".to_owned(), |frame| u16::from(frame.code).to_string());
+                    let code = frame.map_or_else(
+                        || "no code".to_owned(),
+                        |frame| u16::from(frame.code).to_string(),
+                    );
                     return format!("the server closed the connection ({code})");
                 }
                 Ok(Some(Ok(_))) => {}
@@ -195,23 +234,31 @@ impl Session {
         }
     }
 
-    async fn accept(&self, text: &str) {
+    fn accept(&self, text: &str) {
         match decode_request(text) {
-            Ok(frame) => self.handle(frame).await,
+            Ok(frame) => self.handle(frame),
             Err(e) => {
                 tracing::warn!(error = %e, "the control plane sent a request that cannot be read");
                 if let Some(request_id) = &e.request_id {
-                    let answer = encode_error(e.r#type.as_deref().unwrap_or_default(), request_id, &one_line(&e.to_string()));
-                    self.send(answer).await;
+                    let answer = encode_error(
+                        e.r#type.as_deref().unwrap_or_default(),
+                        request_id,
+                        &one_line(&e.to_string()),
+                    );
+                    self.refuse(answer);
                 }
             }
         }
     }
 
-    async fn handle(&self, frame: RequestFrame) {
+    fn handle(&self, frame: RequestFrame) {
         let Some(ticket) = self.lanes.enter(&frame.request) else {
             let kind = frame.request.message_type();
-            self.send(encode_error(kind, &frame.request_id, "too many requests are outstanding; ask again later")).await;
+            self.refuse(encode_error(
+                kind,
+                &frame.request_id,
+                "too many requests are outstanding; ask again later",
+            ));
             return;
         };
         let executor = Arc::clone(&self.executor);
@@ -240,9 +287,11 @@ impl Session {
         });
     }
 
-    async fn send(&self, answer: String) {
-        // Fails only when the writer is gone, and then the reader will notice.
-        let _ = self.outbox.send(Message::text(answer)).await;
+    /// Answers from the reader, which must not wait: a server that does not read its answers loses this one.
+    fn refuse(&self, answer: String) {
+        if self.outbox.try_send(Message::text(answer)).is_err() {
+            tracing::warn!("dropped a refusal that the control plane does not read");
+        }
     }
 
     /// Lets handlers finish, then closes in order, reading on so that the server's frames do not block it.
@@ -256,9 +305,15 @@ impl Session {
                 frame = stream.next() => if !matches!(frame, Some(Ok(_))) { return },
             }
         }
-        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "shutting down".into() };
-        let _ = self.outbox.send(Message::Close(Some(goodbye))).await;
-        let _ = timeout(GOODBYE, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+        let goodbye = CloseFrame {
+            code: CloseCode::Normal,
+            reason: "shutting down".into(),
+        };
+        let _ = timeout(GOODBYE, self.outbox.send(Message::Close(Some(goodbye)))).await;
+        let _ = timeout(GOODBYE, async {
+            while let Some(Ok(_)) = stream.next().await {}
+        })
+        .await;
     }
 }
 

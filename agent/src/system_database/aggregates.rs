@@ -123,7 +123,10 @@ impl SystemDatabase {
         figures: &[Figure],
         filter: &WorkflowFilter,
     ) -> Result<Vec<Aggregate>, DatabaseError> {
-        let mut keys: Vec<Key> = groups.iter().map(|group| (group.key(), format!("w.{}", group.key()))).collect();
+        let mut keys: Vec<Key> = groups
+            .iter()
+            .map(|group| (group.key(), format!("w.{}", group.key())))
+            .collect();
         keys.extend(time_bucket(time_bucket_ms, "w.created_at")?);
         let statement = self
             .aggregate(&keys, figures)?
@@ -158,13 +161,19 @@ impl SystemDatabase {
             .and_prefix("o.workflow_uuid", &filter.workflow_id_prefixes)
             .and_scope("o.application_name", &filter.scope);
         if !filter.statuses.is_empty() {
-            statement = statement.push(" AND ").any_of(&format!("({STEP_STATUS})"), &filter.statuses);
+            statement = statement
+                .push(" AND ")
+                .any_of(&format!("({STEP_STATUS})"), &filter.statuses);
         }
         if !filter.function_names.is_empty() {
-            statement = statement.push(" AND ").any_of("o.function_name", &filter.function_names);
+            statement = statement
+                .push(" AND ")
+                .any_of("o.function_name", &filter.function_names);
         }
         if let Some(from) = filter.completed_from {
-            statement = statement.push(" AND o.completed_at_epoch_ms >= ").bind(from);
+            statement = statement
+                .push(" AND o.completed_at_epoch_ms >= ")
+                .bind(from);
         }
         if let Some(to) = filter.completed_to {
             statement = statement.push(" AND o.completed_at_epoch_ms <= ").bind(to);
@@ -176,15 +185,27 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn workflow_and_step_counts(&self, from: i64, to: i64, scope: &Scope) -> Result<Vec<Metric>, DatabaseError> {
+    pub async fn workflow_and_step_counts(
+        &self,
+        from: i64,
+        to: i64,
+        scope: &Scope,
+    ) -> Result<Vec<Metric>, DatabaseError> {
         let sources = [
             ("workflow_count", "name", "workflow_status", "created_at"),
-            ("step_count", "function_name", "operation_outputs", "completed_at_epoch_ms"),
+            (
+                "step_count",
+                "function_name",
+                "operation_outputs",
+                "completed_at_epoch_ms",
+            ),
         ];
         let mut metrics = Vec::new();
         for (metric_type, name, table, time) in sources {
             let statement = self
-                .sql(&format!("SELECT {name} AS name, COUNT(*) AS number FROM @{table} WHERE {time} >= "))
+                .sql(&format!(
+                    "SELECT {name} AS name, COUNT(*) AS number FROM @{table} WHERE {time} >= "
+                ))
                 .bind(from)
                 .push(&format!(" AND {time} < "))
                 .bind(to)
@@ -203,19 +224,33 @@ impl SystemDatabase {
 
     fn aggregate(&self, keys: &[Key], figures: &[Figure]) -> Result<Statement, DatabaseError> {
         if keys.is_empty() {
-            return Err(DatabaseError::Invalid("choose at least one group_by_… field or time_bucket_size_ms".to_owned()));
+            return Err(DatabaseError::Invalid(
+                "choose at least one group_by_… field or time_bucket_size_ms".to_owned(),
+            ));
         }
-        let mut columns: Vec<String> =
-            keys.iter().map(|(key, expression)| format!("CAST({expression} AS TEXT) AS key_{key}")).collect();
-        let figures = if figures.is_empty() { &[Figure::Count][..] } else { figures };
+        let mut columns: Vec<String> = keys
+            .iter()
+            .map(|(key, expression)| format!("CAST({expression} AS TEXT) AS key_{key}"))
+            .collect();
+        let figures = if figures.is_empty() {
+            &[Figure::Count][..]
+        } else {
+            figures
+        };
         for figure in figures {
             columns.push(
                 match figure {
                     Figure::Count => "COUNT(*) AS count",
                     Figure::MinCreatedAt => "MIN(w.created_at) AS min_created_at",
-                    Figure::MaxQueueWaitMs => "MAX(w.started_at_epoch_ms - w.created_at) AS max_queue_wait_ms",
-                    Figure::MaxTotalLatencyMs => "MAX(w.completed_at - w.created_at) AS max_total_latency_ms",
-                    Figure::MaxDurationMs => "MAX(o.completed_at_epoch_ms - o.started_at_epoch_ms) AS max_duration_ms",
+                    Figure::MaxQueueWaitMs => {
+                        "MAX(w.started_at_epoch_ms - w.created_at) AS max_queue_wait_ms"
+                    }
+                    Figure::MaxTotalLatencyMs => {
+                        "MAX(w.completed_at - w.created_at) AS max_total_latency_ms"
+                    }
+                    Figure::MaxDurationMs => {
+                        "MAX(o.completed_at_epoch_ms - o.started_at_epoch_ms) AS max_duration_ms"
+                    }
                 }
                 .to_owned(),
             );
@@ -223,7 +258,11 @@ impl SystemDatabase {
         Ok(self.sql("SELECT ").push(&columns.join(", ")))
     }
 
-    async fn read_aggregates(&self, statement: Statement, keys: &[Key]) -> Result<Vec<Aggregate>, DatabaseError> {
+    async fn read_aggregates(
+        &self,
+        statement: Statement,
+        keys: &[Key],
+    ) -> Result<Vec<Aggregate>, DatabaseError> {
         let rows = self.read_listing(statement).await?;
         rows.iter()
             .map(|row| {
@@ -246,9 +285,15 @@ impl SystemDatabase {
 
 impl Statement {
     fn group_by(self, keys: &[Key]) -> Self {
-        let expressions: Vec<&str> = keys.iter().map(|(_, expression)| expression.as_str()).collect();
+        let expressions: Vec<&str> = keys
+            .iter()
+            .map(|(_, expression)| expression.as_str())
+            .collect();
         let list = expressions.join(", ");
-        self.push(" GROUP BY ").push(&list).push(" ORDER BY ").push(&list)
+        self.push(" GROUP BY ")
+            .push(&list)
+            .push(" ORDER BY ")
+            .push(&list)
     }
 }
 
@@ -256,8 +301,13 @@ impl Statement {
 fn time_bucket(size_ms: Option<i64>, column: &str) -> Result<Option<Key>, DatabaseError> {
     match size_ms {
         None => Ok(None),
-        Some(size) if size > 0 => Ok(Some(("time_bucket", format!("({column} / {size}) * {size}")))),
-        Some(size) => Err(DatabaseError::Invalid(format!("time_bucket_size_ms must be above 0, not {size}"))),
+        Some(size) if size > 0 => Ok(Some((
+            "time_bucket",
+            format!("({column} / {size}) * {size}"),
+        ))),
+        Some(size) => Err(DatabaseError::Invalid(format!(
+            "time_bucket_size_ms must be above 0, not {size}"
+        ))),
     }
 }
 

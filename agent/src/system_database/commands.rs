@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{DatabaseError, Dialect, INTERNAL_QUEUE, Scope, Statement, SystemDatabase, Transaction};
+use super::{
+    DatabaseError, Dialect, INTERNAL_QUEUE, Scope, Statement, SystemDatabase, Transaction,
+};
 
 /// What cancelling writes besides its condition. The running process is not told: it notices at its
 /// next checkpoint, where its ownership token no longer matches.
@@ -15,17 +17,29 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses; levels of descendants already visited stay cancelled.
-    pub async fn cancel_workflows(&self, workflow_ids: &[String], with_children: bool) -> Result<u64, DatabaseError> {
+    pub async fn cancel_workflows(
+        &self,
+        workflow_ids: &[String],
+        with_children: bool,
+    ) -> Result<u64, DatabaseError> {
         let mut cancelled = 0;
         let mut seen: HashSet<String> = workflow_ids.iter().cloned().collect();
         let mut frontier: Vec<String> = seen.iter().cloned().collect();
         while !frontier.is_empty() {
-            let statement = self.sql(CANCEL).locked_ids(&frontier).push(" AND status NOT IN ('SUCCESS', 'ERROR')");
+            let statement = self
+                .sql(CANCEL)
+                .locked_ids(&frontier)
+                .push(" AND status NOT IN ('SUCCESS', 'ERROR')");
             cancelled += self.write(statement).await?;
             if !with_children {
                 break;
             }
-            frontier = self.children_of(&frontier).await?.into_iter().filter(|id| seen.insert(id.clone())).collect();
+            frontier = self
+                .children_of(&frontier)
+                .await?
+                .into_iter()
+                .filter(|id| seen.insert(id.clone()))
+                .collect();
         }
         Ok(cancelled)
     }
@@ -34,7 +48,11 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn cancel_workflows_created_before(&self, cutoff: i64, scope: &Scope) -> Result<u64, DatabaseError> {
+    pub async fn cancel_workflows_created_before(
+        &self,
+        cutoff: i64,
+        scope: &Scope,
+    ) -> Result<u64, DatabaseError> {
         let statement = self
             .sql(CANCEL)
             .push("status IN ('ENQUEUED', 'PENDING', 'DELAYED') AND created_at <= ")
@@ -48,9 +66,14 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// [`DatabaseError::NotFound`] naming all unknown ids; then nothing is changed.
-    pub async fn resume_workflows(&self, workflow_ids: &[String], queue: Option<&str>) -> Result<u64, DatabaseError> {
+    pub async fn resume_workflows(
+        &self,
+        workflow_ids: &[String],
+        queue: Option<&str>,
+    ) -> Result<u64, DatabaseError> {
         let mut transaction = self.begin().await?;
-        self.require_workflows(&mut transaction, workflow_ids).await?;
+        self.require_workflows(&mut transaction, workflow_ids)
+            .await?;
         let statement = self
             .sql("UPDATE @workflow_status SET status = 'ENQUEUED', queue_name = ")
             .bind(queue.unwrap_or(INTERNAL_QUEUE))
@@ -70,8 +93,16 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses; then nothing is deleted.
-    pub async fn delete_workflows(&self, workflow_ids: &[String], with_children: bool) -> Result<u64, DatabaseError> {
-        let ids = if with_children { self.with_descendants(workflow_ids).await? } else { workflow_ids.to_vec() };
+    pub async fn delete_workflows(
+        &self,
+        workflow_ids: &[String],
+        with_children: bool,
+    ) -> Result<u64, DatabaseError> {
+        let ids = if with_children {
+            self.with_descendants(workflow_ids).await?
+        } else {
+            workflow_ids.to_vec()
+        };
         let mut transaction = self.begin().await?;
         let deleted = self.delete_rows(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -79,16 +110,30 @@ impl SystemDatabase {
     }
 
     /// Deletes the rows of workflows. Events, streams and messages go with the status row.
-    pub(super) async fn delete_rows(&self, transaction: &mut Transaction, ids: &[String]) -> Result<u64, DatabaseError> {
+    pub(super) async fn delete_rows(
+        &self,
+        transaction: &mut Transaction,
+        ids: &[String],
+    ) -> Result<u64, DatabaseError> {
         for table in ["workflow_input", "workflow_output", "operation_outputs"] {
-            let statement = self.sql(&format!("DELETE FROM @{table} WHERE ")).any_of("workflow_uuid", ids);
+            let statement = self
+                .sql(&format!("DELETE FROM @{table} WHERE "))
+                .any_of("workflow_uuid", ids);
             transaction.execute(statement).await?;
         }
-        transaction.execute(self.sql("DELETE FROM @workflow_status WHERE ").locked_ids(ids)).await
+        transaction
+            .execute(
+                self.sql("DELETE FROM @workflow_status WHERE ")
+                    .locked_ids(ids),
+            )
+            .await
     }
 
     /// The ids and those of all descendants.
-    pub(super) async fn with_descendants(&self, workflow_ids: &[String]) -> Result<Vec<String>, DatabaseError> {
+    pub(super) async fn with_descendants(
+        &self,
+        workflow_ids: &[String],
+    ) -> Result<Vec<String>, DatabaseError> {
         let mut all: Vec<String> = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
         let mut frontier: Vec<String> = workflow_ids.to_vec();
@@ -101,8 +146,14 @@ impl SystemDatabase {
     }
 
     async fn children_of(&self, parents: &[String]) -> Result<Vec<String>, DatabaseError> {
-        let statement = self.sql("SELECT workflow_uuid FROM @workflow_status WHERE ").any_of("parent_workflow_id", parents);
-        self.read(statement).await?.iter().map(|row| row.required("workflow_uuid")).collect()
+        let statement = self
+            .sql("SELECT workflow_uuid FROM @workflow_status WHERE ")
+            .any_of("parent_workflow_id", parents);
+        self.read(statement)
+            .await?
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect()
     }
 
     /// Fails with all ids that do not exist.
@@ -111,14 +162,26 @@ impl SystemDatabase {
         transaction: &mut Transaction,
         workflow_ids: &[String],
     ) -> Result<(), DatabaseError> {
-        let statement = self.sql("SELECT workflow_uuid FROM @workflow_status WHERE ").any_of("workflow_uuid", workflow_ids);
+        let statement = self
+            .sql("SELECT workflow_uuid FROM @workflow_status WHERE ")
+            .any_of("workflow_uuid", workflow_ids);
         let rows = transaction.fetch(statement).await?;
-        let found = rows.iter().map(|row| row.required("workflow_uuid")).collect::<Result<HashSet<_>, _>>()?;
-        let missing: Vec<String> = workflow_ids.iter().filter(|id| !found.contains(*id)).cloned().collect();
+        let found = rows
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect::<Result<HashSet<_>, _>>()?;
+        let missing: Vec<String> = workflow_ids
+            .iter()
+            .filter(|id| !found.contains(*id))
+            .cloned()
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(DatabaseError::NotFound { what: "workflow", ids: missing })
+        Err(DatabaseError::NotFound {
+            what: "workflow",
+            ids: missing,
+        })
     }
 }
 

@@ -35,7 +35,10 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn workflow_events(&self, workflow_id: &str) -> Result<Vec<(String, Stored)>, DatabaseError> {
+    pub async fn workflow_events(
+        &self,
+        workflow_id: &str,
+    ) -> Result<Vec<(String, Stored)>, DatabaseError> {
         let statement = self
             .sql("SELECT key, value, serialization FROM @workflow_events WHERE workflow_uuid = ")
             .bind(workflow_id)
@@ -43,7 +46,10 @@ impl SystemDatabase {
         let rows = self.read(statement).await?;
         rows.iter()
             .map(|row| {
-                let stored = Stored { value: row.required("value")?, serialization: row.filled("serialization")? };
+                let stored = Stored {
+                    value: row.required("value")?,
+                    serialization: row.filled("serialization")?,
+                };
                 Ok((row.required("key")?, stored))
             })
             .collect()
@@ -53,7 +59,10 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn workflow_messages(&self, workflow_id: &str) -> Result<Vec<MessageRow>, DatabaseError> {
+    pub async fn workflow_messages(
+        &self,
+        workflow_id: &str,
+    ) -> Result<Vec<MessageRow>, DatabaseError> {
         let statement = self
             .sql("SELECT topic, message, serialization, created_at_epoch_ms, consumed FROM @notifications WHERE destination_uuid = ")
             .bind(workflow_id)
@@ -63,7 +72,10 @@ impl SystemDatabase {
             .map(|row| {
                 Ok(MessageRow {
                     topic: row.text("topic")?.filter(|topic| topic != NO_TOPIC),
-                    message: Stored { value: row.required("message")?, serialization: row.filled("serialization")? },
+                    message: Stored {
+                        value: row.required("message")?,
+                        serialization: row.filled("serialization")?,
+                    },
                     created_at: row.int("created_at_epoch_ms")?.unwrap_or(0),
                     consumed: row.bool("consumed")?,
                 })
@@ -75,7 +87,10 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn workflow_streams(&self, workflow_id: &str) -> Result<Vec<(String, Vec<Stored>)>, DatabaseError> {
+    pub async fn workflow_streams(
+        &self,
+        workflow_id: &str,
+    ) -> Result<Vec<(String, Vec<Stored>)>, DatabaseError> {
         let statement = self
             .sql("SELECT key, value, serialization FROM @streams WHERE workflow_uuid = ")
             .bind(workflow_id)
@@ -90,7 +105,10 @@ impl SystemDatabase {
             if let Some((_, values)) = streams.last_mut()
                 && !STREAM_CLOSED.contains(&value.as_str())
             {
-                values.push(Stored { value, serialization: row.filled("serialization")? });
+                values.push(Stored {
+                    value,
+                    serialization: row.filled("serialization")?,
+                });
             }
         }
         Ok(streams)

@@ -52,7 +52,11 @@ impl SystemDatabase {
     /// # Errors
     /// [`DatabaseError::NotFound`] for unknown sources, [`DatabaseError::Conflict`] if a given id is taken,
     /// [`DatabaseError::Invalid`] for a negative step.
-    pub async fn fork_workflows(&self, forks: &[Fork], application: &str) -> Result<Vec<String>, DatabaseError> {
+    pub async fn fork_workflows(
+        &self,
+        forks: &[Fork],
+        application: &str,
+    ) -> Result<Vec<String>, DatabaseError> {
         let mut transaction = self.begin().await?;
         let sources: Vec<String> = forks.iter().map(|fork| fork.workflow_id.clone()).collect();
         self.require_workflows(&mut transaction, &sources).await?;
@@ -76,12 +80,15 @@ impl SystemDatabase {
         application: &str,
     ) -> Result<Vec<String>, DatabaseError> {
         let mut transaction = self.begin().await?;
-        self.require_workflows(&mut transaction, workflow_ids).await?;
+        self.require_workflows(&mut transaction, workflow_ids)
+            .await?;
         let mut ids = Vec::with_capacity(workflow_ids.len());
         for workflow_id in workflow_ids {
             let fork = Fork {
                 workflow_id: workflow_id.clone(),
-                start_step: self.resolve_fork_point(&mut transaction, workflow_id, point).await?,
+                start_step: self
+                    .resolve_fork_point(&mut transaction, workflow_id, point)
+                    .await?,
                 new_workflow_id: None,
                 options: options.clone(),
             };
@@ -98,18 +105,27 @@ impl SystemDatabase {
         point: &ForkPoint,
     ) -> Result<i64, DatabaseError> {
         let select = |choice: &str| {
-            self.sql("SELECT ").push(choice).push(" AS step FROM @operation_outputs WHERE workflow_uuid = ").bind(workflow_id)
+            self.sql("SELECT ")
+                .push(choice)
+                .push(" AS step FROM @operation_outputs WHERE workflow_uuid = ")
+                .bind(workflow_id)
         };
         let statement = match point {
             ForkPoint::Step(step) => return Ok(*step),
             ForkPoint::LastStep => select("MAX(function_id)"),
-            ForkPoint::LastFailure => {
-                select("COALESCE(MAX(CASE WHEN error IS NOT NULL THEN function_id END), MAX(function_id))")
-            }
-            ForkPoint::StepNamed(name) => select("MAX(function_id)").push(" AND function_name = ").bind(name),
+            ForkPoint::LastFailure => select(
+                "COALESCE(MAX(CASE WHEN error IS NOT NULL THEN function_id END), MAX(function_id))",
+            ),
+            ForkPoint::StepNamed(name) => select("MAX(function_id)")
+                .push(" AND function_name = ")
+                .bind(name),
         };
         let rows = transaction.fetch(statement).await?;
-        let step = rows.first().map(|row| row.int("step")).transpose()?.flatten();
+        let step = rows
+            .first()
+            .map(|row| row.int("step"))
+            .transpose()?
+            .flatten();
         match (step, point) {
             (Some(step), _) => Ok(step),
             (None, ForkPoint::StepNamed(name)) => Err(DatabaseError::NotFound {
@@ -128,22 +144,29 @@ impl SystemDatabase {
         application: &str,
     ) -> Result<String, DatabaseError> {
         if fork.start_step < 0 {
-            return Err(DatabaseError::Invalid(format!("start_step must be 0 or more, not {}", fork.start_step)));
+            return Err(DatabaseError::Invalid(format!(
+                "start_step must be 0 or more, not {}",
+                fork.start_step
+            )));
         }
         let new_id = match fork.new_workflow_id.as_deref() {
             Some(id) if id.trim().is_empty() => {
-                return Err(DatabaseError::Invalid("new_workflow_id must not be blank".to_owned()));
+                return Err(DatabaseError::Invalid(
+                    "new_workflow_id must not be blank".to_owned(),
+                ));
             }
             Some(id) => id.to_owned(),
             None => Uuid::new_v4().to_string(),
         };
-        self.insert_fork(transaction, fork, &new_id, application).await?;
+        self.insert_fork(transaction, fork, &new_id, application)
+            .await?;
         let marked = self
             .sql("UPDATE @workflow_status SET was_forked_from = TRUE WHERE workflow_uuid = ")
             .bind(&fork.workflow_id);
         transaction.execute(marked).await?;
         if fork.start_step > 0 {
-            self.copy_history(transaction, fork, &new_id, application).await?;
+            self.copy_history(transaction, fork, &new_id, application)
+                .await?;
         }
         Ok(new_id)
     }
@@ -179,14 +202,18 @@ impl SystemDatabase {
             .bind(&fork.workflow_id);
         transaction.execute(statement).await.map_err(|e| {
             if e.is_unique_violation() {
-                DatabaseError::Conflict(format!("a workflow with the id {new_id} exists already; choose another new_workflow_id"))
+                DatabaseError::Conflict(format!(
+                    "a workflow with the id {new_id} exists already; choose another new_workflow_id"
+                ))
             } else {
                 e
             }
         })?;
         // An older SDK that deletes a workflow leaves these behind; they must not become the fork's.
         for table in ["workflow_input", "workflow_output", "operation_outputs"] {
-            let stale = self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = ")).bind(new_id);
+            let stale = self
+                .sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
+                .bind(new_id);
             transaction.execute(stale).await?;
         }
         let inputs = self

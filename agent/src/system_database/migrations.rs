@@ -36,68 +36,180 @@ struct Migration {
 }
 
 const fn step(version: i64, statements: &'static [&'static str]) -> Migration {
-    Migration { version, online: false, statements }
+    Migration {
+        version,
+        online: false,
+        statements,
+    }
 }
 
 const fn online(version: i64, statements: &'static [&'static str]) -> Migration {
-    Migration { version, online: true, statements }
+    Migration {
+        version,
+        online: true,
+        statements,
+    }
 }
 
 /// Version 100 is where we begin, so 101 is the first to apply.
 const SHARED: &[Migration] = &[
-    step(101, &["ALTER TABLE {schema}.queues ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL"]),
-    step(102, &["ALTER TABLE {schema}.workflow_schedules ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL"]),
-    step(103, &["ALTER TABLE {schema}.application_versions ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL"]),
-    step(104, &["ALTER TABLE {schema}.operation_outputs ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL"]),
-    step(105, &["{drop_enqueue_16}", "{drop_enqueue_17}", "{enqueue_inline}"]),
-    step(106, &["CREATE UNIQUE INDEX IF NOT EXISTS uq_application_versions_owner_version \
-                 ON {schema}.application_versions (application_name, version_name) WHERE application_name IS NOT NULL"]),
-    online(107, &["CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_application_versions_unclaimed_version \
-                   ON {schema}.application_versions (version_name) WHERE application_name IS NULL"]),
-    step(108, &["ALTER TABLE {schema}.queues \
+    step(
+        101,
+        &[
+            "ALTER TABLE {schema}.queues ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL",
+        ],
+    ),
+    step(
+        102,
+        &[
+            "ALTER TABLE {schema}.workflow_schedules ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL",
+        ],
+    ),
+    step(
+        103,
+        &[
+            "ALTER TABLE {schema}.application_versions ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL",
+        ],
+    ),
+    step(
+        104,
+        &[
+            "ALTER TABLE {schema}.operation_outputs ADD COLUMN IF NOT EXISTS application_name TEXT DEFAULT NULL",
+        ],
+    ),
+    step(
+        105,
+        &["{drop_enqueue_16}", "{drop_enqueue_17}", "{enqueue_inline}"],
+    ),
+    step(
+        106,
+        &[
+            "CREATE UNIQUE INDEX IF NOT EXISTS uq_application_versions_owner_version \
+                 ON {schema}.application_versions (application_name, version_name) WHERE application_name IS NOT NULL",
+        ],
+    ),
+    online(
+        107,
+        &[
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uq_application_versions_unclaimed_version \
+                   ON {schema}.application_versions (version_name) WHERE application_name IS NULL",
+        ],
+    ),
+    step(
+        108,
+        &["ALTER TABLE {schema}.queues \
                  ADD COLUMN IF NOT EXISTS partition_concurrency INTEGER DEFAULT NULL, \
                  ADD COLUMN IF NOT EXISTS partition_worker_concurrency INTEGER DEFAULT NULL, \
                  ADD COLUMN IF NOT EXISTS partition_rate_limit_max INTEGER DEFAULT NULL, \
-                 ADD COLUMN IF NOT EXISTS partition_rate_limit_period_sec DOUBLE PRECISION DEFAULT NULL"]),
-    step(109, &[
-        "CREATE TABLE IF NOT EXISTS {schema}.workflow_input (workflow_uuid TEXT PRIMARY KEY, inputs TEXT, \
+                 ADD COLUMN IF NOT EXISTS partition_rate_limit_period_sec DOUBLE PRECISION DEFAULT NULL"],
+    ),
+    step(
+        109,
+        &[
+            "CREATE TABLE IF NOT EXISTS {schema}.workflow_input (workflow_uuid TEXT PRIMARY KEY, inputs TEXT, \
          retention_timestamp BIGINT NOT NULL DEFAULT {now_ms})",
-        "CREATE TABLE IF NOT EXISTS {schema}.workflow_output (workflow_uuid TEXT PRIMARY KEY, output TEXT, error TEXT, \
+            "CREATE TABLE IF NOT EXISTS {schema}.workflow_output (workflow_uuid TEXT PRIMARY KEY, output TEXT, error TEXT, \
          retention_timestamp BIGINT NOT NULL DEFAULT {now_ms})",
-        "CREATE INDEX IF NOT EXISTS idx_workflow_input_retention ON {schema}.workflow_input (retention_timestamp)",
-        "CREATE INDEX IF NOT EXISTS idx_workflow_output_retention ON {schema}.workflow_output (retention_timestamp)",
-    ]),
-    step(110, &["ALTER TABLE {schema}.operation_outputs \
-                 ADD COLUMN IF NOT EXISTS retention_timestamp BIGINT NOT NULL DEFAULT {now_ms}"]),
-    online(111, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_operation_outputs_retention \
-                   ON {schema}.operation_outputs (retention_timestamp)"]),
-    step(112, &[
-        "ALTER TABLE {schema}.operation_outputs DROP CONSTRAINT IF EXISTS operation_outputs_workflow_uuid_fkey",
-        "ALTER TABLE {schema}.operation_outputs DROP CONSTRAINT IF EXISTS operation_outputs_workflow_uuid_foreign",
-    ]),
+            "CREATE INDEX IF NOT EXISTS idx_workflow_input_retention ON {schema}.workflow_input (retention_timestamp)",
+            "CREATE INDEX IF NOT EXISTS idx_workflow_output_retention ON {schema}.workflow_output (retention_timestamp)",
+        ],
+    ),
+    step(
+        110,
+        &["ALTER TABLE {schema}.operation_outputs \
+                 ADD COLUMN IF NOT EXISTS retention_timestamp BIGINT NOT NULL DEFAULT {now_ms}"],
+    ),
+    online(
+        111,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_operation_outputs_retention \
+                   ON {schema}.operation_outputs (retention_timestamp)",
+        ],
+    ),
+    step(
+        112,
+        &[
+            "ALTER TABLE {schema}.operation_outputs DROP CONSTRAINT IF EXISTS operation_outputs_workflow_uuid_fkey",
+            "ALTER TABLE {schema}.operation_outputs DROP CONSTRAINT IF EXISTS operation_outputs_workflow_uuid_foreign",
+        ],
+    ),
     step(113, &["{drop_enqueue_17}", "{enqueue}"]),
-    online(114, &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_notifications"]),
-    online(115, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_in_flight_v2 \
+    online(
+        114,
+        &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_notifications"],
+    ),
+    online(
+        115,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_in_flight_v2 \
                    ON {schema}.workflow_status (queue_name, status, priority, created_at) INCLUDE (application_name) \
-                   WHERE status IN ('ENQUEUED', 'PENDING')"]),
-    online(116, &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_workflow_status_in_flight"]),
-    online(117, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_partition_dequeue_v3 \
+                   WHERE status IN ('ENQUEUED', 'PENDING')",
+        ],
+    ),
+    online(
+        116,
+        &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_workflow_status_in_flight"],
+    ),
+    online(
+        117,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_partition_dequeue_v3 \
                    ON {schema}.workflow_status \
                    (queue_name, status, queue_partition_key, priority, created_at, workflow_uuid) INCLUDE (application_name) \
-                   WHERE status IN ('ENQUEUED', 'PENDING') AND queue_partition_key IS NOT NULL"]),
-    online(118, &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_workflow_status_partition_dequeue_v2"]),
-    online(119, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_operation_outputs_completed_at_function_name_v2 \
-                   ON {schema}.operation_outputs (completed_at_epoch_ms, function_name) INCLUDE (application_name)"]),
-    online(120, &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_operation_outputs_completed_at_function_name"]),
-    step(121, &["ALTER TABLE {schema}.notifications ADD COLUMN IF NOT EXISTS consumed_by_function_id INTEGER"]),
-    online(122, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_deadline \
+                   WHERE status IN ('ENQUEUED', 'PENDING') AND queue_partition_key IS NOT NULL",
+        ],
+    ),
+    online(
+        118,
+        &["DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_workflow_status_partition_dequeue_v2"],
+    ),
+    online(
+        119,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_operation_outputs_completed_at_function_name_v2 \
+                   ON {schema}.operation_outputs (completed_at_epoch_ms, function_name) INCLUDE (application_name)",
+        ],
+    ),
+    online(
+        120,
+        &[
+            "DROP INDEX CONCURRENTLY IF EXISTS {schema}.idx_operation_outputs_completed_at_function_name",
+        ],
+    ),
+    step(
+        121,
+        &[
+            "ALTER TABLE {schema}.notifications ADD COLUMN IF NOT EXISTS consumed_by_function_id INTEGER",
+        ],
+    ),
+    online(
+        122,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_workflow_status_deadline \
                    ON {schema}.workflow_status (workflow_deadline_epoch_ms) \
-                   WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') AND workflow_deadline_epoch_ms IS NOT NULL"]),
-    step(123, &["ALTER TABLE {schema}.workflow_status ADD COLUMN IF NOT EXISTS creator_xid TEXT DEFAULT NULL"]),
-    online(124, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_application_versions_timestamp \
-                   ON {schema}.application_versions (version_timestamp DESC)"]),
-    online(125, &["CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_application_versions_owner_timestamp \
-                   ON {schema}.application_versions (application_name, version_timestamp DESC)"]),
+                   WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') AND workflow_deadline_epoch_ms IS NOT NULL",
+        ],
+    ),
+    step(
+        123,
+        &[
+            "ALTER TABLE {schema}.workflow_status ADD COLUMN IF NOT EXISTS creator_xid TEXT DEFAULT NULL",
+        ],
+    ),
+    online(
+        124,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_application_versions_timestamp \
+                   ON {schema}.application_versions (version_timestamp DESC)",
+        ],
+    ),
+    online(
+        125,
+        &[
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS idx_application_versions_owner_timestamp \
+                   ON {schema}.application_versions (application_name, version_timestamp DESC)",
+        ],
+    ),
 ];
 
 /// Fills the placeholders of a piece of Postgres DDL.
@@ -113,10 +225,15 @@ fn render(schema: &str, sql: &str) -> String {
     };
     sql.replace("{enqueue_inline}", &enqueue("inputs,", "v_envelope,", ""))
         .replace("{enqueue}", &enqueue("", "", store_inputs))
-        .replace("{drop_enqueue_16}", &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16})"))
+        .replace(
+            "{drop_enqueue_16}",
+            &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16})"),
+        )
         .replace(
             "{drop_enqueue_17}",
-            &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16}, TEXT)"),
+            &format!(
+                "DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16}, TEXT)"
+            ),
         )
         .replace("{schema}", &quote_identifier(schema))
         .replace("{now_ms}", Dialect::Postgres.now_ms())
@@ -144,10 +261,17 @@ pub(super) async fn verify(db: &SystemDatabase) -> Result<(), DatabaseError> {
     if found >= CURRENT {
         return Ok(());
     }
-    Err(DatabaseError::SchemaOutdated { schema: db.schema().to_owned(), found, needed: CURRENT })
+    Err(DatabaseError::SchemaOutdated {
+        schema: db.schema().to_owned(),
+        found,
+        needed: CURRENT,
+    })
 }
 
-async fn migrate_postgres(connection: &mut PgConnection, schema: &str) -> Result<(), DatabaseError> {
+async fn migrate_postgres(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<(), DatabaseError> {
     refuse_foreign_layout(connection, schema).await?;
     if postgres_version(connection, schema).await? >= CURRENT {
         return Ok(());
@@ -155,7 +279,10 @@ async fn migrate_postgres(connection: &mut PgConnection, schema: &str) -> Result
     let locked = lock(connection).await?;
     let outcome = migrate_locked(connection, schema).await;
     if locked {
-        sqlx::query("SELECT pg_advisory_unlock($1)").bind(MIGRATION_LOCK).execute(connection).await?;
+        sqlx::query("SELECT pg_advisory_unlock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(connection)
+            .await?;
     }
     outcome
 }
@@ -166,7 +293,10 @@ async fn migrate_locked(connection: &mut PgConnection, schema: &str) -> Result<(
     match found {
         CURRENT.. => Ok(()),
         OLDEST_SHARED..CURRENT => apply_shared(connection, schema, found).await,
-        1.. => Err(DatabaseError::SchemaTooOld { schema: schema.to_owned(), found }),
+        1.. => Err(DatabaseError::SchemaTooOld {
+            schema: schema.to_owned(),
+            found,
+        }),
         _ => match create_postgres(connection, schema).await {
             // TypeScript, Go and Rust SDKs do not lock: one of them may have been faster.
             Err(e) if already_exists(&e) => match postgres_version(connection, schema).await? {
@@ -189,12 +319,17 @@ async fn migrate_locked(connection: &mut PgConnection, schema: &str) -> Result<(
 async fn lock(connection: &mut PgConnection) -> Result<bool, DatabaseError> {
     let give_up = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
-        let row = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(MIGRATION_LOCK).fetch_one(&mut *connection).await?;
+        let row = sqlx::query("SELECT pg_try_advisory_lock($1)")
+            .bind(MIGRATION_LOCK)
+            .fetch_one(&mut *connection)
+            .await?;
         if row.try_get::<bool, _>(0)? {
             return Ok(true);
         }
         if tokio::time::Instant::now() >= give_up {
-            tracing::warn!("another process has held the migration lock for 30 s; migrating without it");
+            tracing::warn!(
+                "another process has held the migration lock for 30 s; migrating without it"
+            );
             return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -202,19 +337,30 @@ async fn lock(connection: &mut PgConnection) -> Result<bool, DatabaseError> {
 }
 
 /// The recorded version; a missing schema, table or row reads as 0.
-async fn postgres_version(connection: &mut PgConnection, schema: &str) -> Result<i64, DatabaseError> {
+async fn postgres_version(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<i64, DatabaseError> {
     let table = format!("{}.dbos_migrations", quote_identifier(schema));
-    let row = sqlx::query("SELECT to_regclass($1) IS NOT NULL").bind(&table).fetch_one(&mut *connection).await?;
+    let row = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(&table)
+        .fetch_one(&mut *connection)
+        .await?;
     if !row.try_get::<bool, _>(0)? {
         return Ok(0);
     }
     let query = format!("SELECT MAX(version) FROM {table}");
-    let row = sqlx::query::<Postgres>(AssertSqlSafe(query)).fetch_one(connection).await?;
+    let row = sqlx::query::<Postgres>(AssertSqlSafe(query))
+        .fetch_one(connection)
+        .await?;
     Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
 }
 
 /// Refuses a database of the sharded layout, whose rules are not known here.
-async fn refuse_foreign_layout(connection: &mut PgConnection, schema: &str) -> Result<(), DatabaseError> {
+async fn refuse_foreign_layout(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<(), DatabaseError> {
     let found = sqlx::query(
         "SELECT 1 FROM information_schema.columns \
          WHERE table_schema = $1 AND table_name = 'workflow_status' AND column_name = 'shard_key'",
@@ -235,9 +381,15 @@ async fn refuse_foreign_layout(connection: &mut PgConnection, schema: &str) -> R
 
 async fn create_postgres(connection: &mut PgConnection, schema: &str) -> Result<(), DatabaseError> {
     // Asking first spares a role that may not create schemas from needing to.
-    let exists =
-        sqlx::query("SELECT 1 FROM pg_namespace WHERE nspname = $1").bind(schema).fetch_optional(&mut *connection).await?;
-    let create_schema = if exists.is_some() { "" } else { "CREATE SCHEMA {schema};" };
+    let exists = sqlx::query("SELECT 1 FROM pg_namespace WHERE nspname = $1")
+        .bind(schema)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let create_schema = if exists.is_some() {
+        ""
+    } else {
+        "CREATE SCHEMA {schema};"
+    };
     // An older SDK that crashed early leaves an empty version table behind.
     let version_table = "DROP TABLE IF EXISTS {schema}.dbos_migrations;";
     let script = [
@@ -247,19 +399,35 @@ async fn create_postgres(connection: &mut PgConnection, schema: &str) -> Result<
         &render(schema, POSTGRES_TABLES),
         &render(schema, "{enqueue}"),
         &render(schema, POSTGRES_SEND),
-        &render(schema, &format!("INSERT INTO {{schema}}.dbos_migrations (version) VALUES ({CURRENT});")),
+        &render(
+            schema,
+            &format!("INSERT INTO {{schema}}.dbos_migrations (version) VALUES ({CURRENT});"),
+        ),
         "COMMIT;",
     ]
     .join("\n");
     run_script(connection, script).await?;
-    tracing::info!(schema, version = CURRENT, "created the system database schema");
+    tracing::info!(
+        schema,
+        version = CURRENT,
+        "created the system database schema"
+    );
     Ok(())
 }
 
-async fn apply_shared(connection: &mut PgConnection, schema: &str, found: i64) -> Result<(), DatabaseError> {
+async fn apply_shared(
+    connection: &mut PgConnection,
+    schema: &str,
+    found: i64,
+) -> Result<(), DatabaseError> {
     for migration in SHARED.iter().filter(|migration| migration.version > found) {
         let version = migration.version;
-        let bump = render(schema, &format!("UPDATE {{schema}}.dbos_migrations SET version = {version} WHERE version < {version}"));
+        let bump = render(
+            schema,
+            &format!(
+                "UPDATE {{schema}}.dbos_migrations SET version = {version} WHERE version < {version}"
+            ),
+        );
         if migration.online {
             drop_invalid_indexes(connection, schema).await?;
             for statement in migration.statements {
@@ -281,7 +449,10 @@ async fn apply_shared(connection: &mut PgConnection, schema: &str, found: i64) -
 }
 
 /// An index whose concurrent build was interrupted exists but serves nobody.
-async fn drop_invalid_indexes(connection: &mut PgConnection, schema: &str) -> Result<(), DatabaseError> {
+async fn drop_invalid_indexes(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<(), DatabaseError> {
     let rows = sqlx::query(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND NOT i.indisvalid",
@@ -292,14 +463,20 @@ async fn drop_invalid_indexes(connection: &mut PgConnection, schema: &str) -> Re
     for row in rows {
         let name: String = row.try_get(0)?;
         let index = format!("{}.{}", quote_identifier(schema), quote_identifier(&name));
-        run_script(connection, format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
+        run_script(
+            connection,
+            format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Runs DDL by the simple protocol; a failed script leaves no open transaction behind.
 async fn run_script(connection: &mut PgConnection, script: String) -> Result<(), DatabaseError> {
-    let outcome = sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await;
+    let outcome = sqlx::raw_sql(AssertSqlSafe(script))
+        .execute(&mut *connection)
+        .await;
     if outcome.is_err() {
         // Outside a transaction this is only a warning of the server.
         let _ = sqlx::raw_sql("ROLLBACK").execute(connection).await;
@@ -310,45 +487,65 @@ async fn run_script(connection: &mut PgConnection, script: String) -> Result<(),
 
 /// Duplicate table, object, function, schema, or the catalog's own unique indexes.
 fn already_exists(error: &DatabaseError) -> bool {
-    matches!(error.sql_code().as_deref(), Some("42P07" | "42710" | "42723" | "42P06" | "23505"))
+    matches!(
+        error.sql_code().as_deref(),
+        Some("42P07" | "42710" | "42723" | "42P06" | "23505")
+    )
 }
 
 async fn sqlite_version<'c, E>(on: E) -> Result<i64, DatabaseError>
 where
     E: sqlx::Executor<'c, Database = Sqlite> + Copy,
 {
-    let table = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'dbos_migrations'")
-        .fetch_optional(on)
-        .await?;
+    let table = sqlx::query(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'dbos_migrations'",
+    )
+    .fetch_optional(on)
+    .await?;
     if table.is_none() {
         return Ok(0);
     }
-    let row = sqlx::query("SELECT MAX(version) FROM dbos_migrations").fetch_one(on).await?;
+    let row = sqlx::query("SELECT MAX(version) FROM dbos_migrations")
+        .fetch_one(on)
+        .await?;
     Ok(row.try_get::<Option<i64>, _>(0)?.unwrap_or(0))
 }
 
 /// The file is ours alone and began at [`CURRENT`], so there is only creation.
 async fn migrate_sqlite(db: &SystemDatabase) -> Result<(), DatabaseError> {
-    let Pool::Sqlite { readers, writer } = db.pool() else { return Ok(()) };
+    let Pool::Sqlite { readers, writer } = db.pool() else {
+        return Ok(());
+    };
     if sqlite_version(readers).await? >= CURRENT {
         return Ok(());
     }
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let table = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'dbos_migrations'")
-        .fetch_optional(&mut *transaction)
-        .await?;
+    let table = sqlx::query(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'dbos_migrations'",
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
     if table.is_some() {
-        let row = sqlx::query("SELECT MAX(version) FROM dbos_migrations").fetch_one(&mut *transaction).await?;
+        let row = sqlx::query("SELECT MAX(version) FROM dbos_migrations")
+            .fetch_one(&mut *transaction)
+            .await?;
         let found = row.try_get::<Option<i64>, _>(0)?.unwrap_or(0);
         if found >= CURRENT {
             return Ok(());
         }
-        return Err(DatabaseError::SchemaTooOld { schema: "main".to_owned(), found });
+        return Err(DatabaseError::SchemaTooOld {
+            schema: "main".to_owned(),
+            found,
+        });
     }
     let tables = SQLITE_TABLES.replace("{now_ms}", Dialect::Sqlite.now_ms());
-    sqlx::raw_sql(AssertSqlSafe(tables)).execute(&mut *transaction).await?;
+    sqlx::raw_sql(AssertSqlSafe(tables))
+        .execute(&mut *transaction)
+        .await?;
     let record = format!("INSERT INTO dbos_migrations (version) VALUES ({CURRENT})");
-    sqlx::raw_sql(AssertSqlSafe(record)).execute(&mut *transaction).await?;
+    sqlx::raw_sql(AssertSqlSafe(record))
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(())
 }

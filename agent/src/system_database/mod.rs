@@ -28,7 +28,9 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Connection as _, Postgres, Sqlite};
 
 pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
@@ -41,10 +43,10 @@ pub use rewind::Rewind;
 pub use schedules::{ScheduleFilter, ScheduleRow};
 pub use scope::Scope;
 pub use statement::Dialect;
+pub(crate) use statement::{Row, Statement};
 pub use steps::StepRow;
 pub use versions::VersionRow;
 pub use workflows::{Listing, WorkflowFilter, WorkflowRow};
-pub(crate) use statement::{Row, Statement};
 
 /// The queue that recovered, resumed and forked workflows go to when they have none of their own.
 pub const INTERNAL_QUEUE: &str = "_dbos_internal_queue";
@@ -68,7 +70,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { schema: "dbos".to_owned(), max_connections: 10, acquire_timeout: Duration::from_secs(30) }
+        Self {
+            schema: "dbos".to_owned(),
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -117,7 +123,9 @@ impl SystemDatabase {
     async fn connect_postgres(url: &str, options: Options) -> Result<Self, DatabaseError> {
         // The parser's own message may quote the URL, password included.
         let connect = PgConnectOptions::from_str(url).map_err(|_| {
-            DatabaseError::Url("not a valid Postgres URL (postgres://user:password@host:5432/database)".to_owned())
+            DatabaseError::Url(
+                "not a valid Postgres URL (postgres://user:password@host:5432/database)".to_owned(),
+            )
         })?;
         create_database_if_missing(&connect).await?;
         let pool = PgPoolOptions::new()
@@ -136,30 +144,48 @@ impl SystemDatabase {
             // A stuck client must not hold row locks for ever.
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    sqlx::query("SET idle_in_transaction_session_timeout = '60s'").execute(connection).await?;
+                    sqlx::query("SET idle_in_transaction_session_timeout = '60s'")
+                        .execute(connection)
+                        .await?;
                     Ok(())
                 })
             })
             .connect_with(connect)
             .await?;
         let prefix = format!("{}.", quote_identifier(&options.schema));
-        Ok(Self { pool: Pool::Postgres(pool), schema: options.schema, prefix })
+        Ok(Self {
+            pool: Pool::Postgres(pool),
+            schema: options.schema,
+            prefix,
+        })
     }
 
     async fn connect_sqlite(url: &str, options: Options) -> Result<Self, DatabaseError> {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let connect = SqliteConnectOptions::from_str(url)
-            .map_err(|e| DatabaseError::Url(format!("not a valid SQLite URL (sqlite://path): {e}")))?
+            .map_err(|e| {
+                DatabaseError::Url(format!("not a valid SQLite URL (sqlite://path): {e}"))
+            })?
             .create_if_missing(true)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(30))
             .synchronous(SqliteSynchronous::Full);
-        let connect = if in_memory { connect } else { connect.journal_mode(SqliteJournalMode::Wal) };
+        let connect = if in_memory {
+            connect
+        } else {
+            connect.journal_mode(SqliteJournalMode::Wal)
+        };
         if !in_memory
-            && let Some(folder) = connect.get_filename().parent().filter(|p| !p.as_os_str().is_empty())
+            && let Some(folder) = connect
+                .get_filename()
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
         {
             std::fs::create_dir_all(folder).map_err(|e| {
-                DatabaseError::Url(format!("cannot create the folder {}: {e}", folder.display()))
+                DatabaseError::Url(format!(
+                    "cannot create the folder {}: {e}",
+                    folder.display()
+                ))
             })?;
         }
         let single = || {
@@ -182,7 +208,11 @@ impl SystemDatabase {
                 .connect_with(connect)
                 .await?
         };
-        Ok(Self { pool: Pool::Sqlite { readers, writer }, schema: options.schema, prefix: String::new() })
+        Ok(Self {
+            pool: Pool::Sqlite { readers, writer },
+            schema: options.schema,
+            prefix: String::new(),
+        })
     }
 
     /// Creates the schema, or brings it up to [`SCHEMA_VERSION`]. Safe to call from any number of
@@ -255,11 +285,21 @@ impl SystemDatabase {
     }
 
     /// Runs a listing: as [`read`](Self::read), but the server gives up after 30 seconds.
-    pub(crate) async fn read_listing(&self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
-        let Pool::Postgres(pool) = &self.pool else { return self.read(statement).await };
+    pub(crate) async fn read_listing(
+        &self,
+        statement: Statement,
+    ) -> Result<Vec<Row>, DatabaseError> {
+        let Pool::Postgres(pool) = &self.pool else {
+            return self.read(statement).await;
+        };
         let mut transaction = pool.begin().await?;
-        let limit = format!("SET LOCAL statement_timeout = {}", LISTING_TIMEOUT.as_millis());
-        sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *transaction).await?;
+        let limit = format!(
+            "SET LOCAL statement_timeout = {}",
+            LISTING_TIMEOUT.as_millis()
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(limit))
+            .execute(&mut *transaction)
+            .await?;
         let rows = statement.fetch_postgres(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(rows)
@@ -274,7 +314,10 @@ impl SystemDatabase {
     }
 
     /// Runs a single writing statement with `RETURNING`.
-    pub(crate) async fn write_returning(&self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn write_returning(
+        &self,
+        statement: Statement,
+    ) -> Result<Vec<Row>, DatabaseError> {
         match &self.pool {
             Pool::Postgres(pool) => statement.fetch_postgres(pool).await,
             Pool::Sqlite { writer, .. } => statement.fetch_sqlite(writer).await,
@@ -286,7 +329,9 @@ impl SystemDatabase {
         Ok(match &self.pool {
             Pool::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
             // Taking the write lock at once avoids failing later on an upgrade of the lock.
-            Pool::Sqlite { writer, .. } => Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pool::Sqlite { writer, .. } => {
+                Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
         })
     }
 }
@@ -333,19 +378,27 @@ pub(crate) fn quote_identifier(name: &str) -> String {
 async fn create_database_if_missing(options: &PgConnectOptions) -> Result<(), DatabaseError> {
     const UNDEFINED_DATABASE: &str = "3D000";
     const DUPLICATE_DATABASE: &str = "42P04";
-    let code = |e: &sqlx::Error| e.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
+    let code = |e: &sqlx::Error| {
+        e.as_database_error()
+            .and_then(|e| e.code())
+            .map(|c| c.into_owned())
+    };
 
     let missing = match sqlx::PgConnection::connect_with(options).await {
         Ok(connection) => return Ok(connection.close().await?),
         Err(e) if code(&e).as_deref() == Some(UNDEFINED_DATABASE) => e,
         Err(e) => return Err(e.into()),
     };
-    let Some(name) = options.get_database() else { return Err(missing.into()) };
+    let Some(name) = options.get_database() else {
+        return Err(missing.into());
+    };
     let maintenance = options.clone().database("postgres");
     let create = format!("CREATE DATABASE {}", quote_identifier(name));
     let created = async {
         let mut connection = sqlx::PgConnection::connect_with(&maintenance).await?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut connection).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(create))
+            .execute(&mut connection)
+            .await?;
         connection.close().await
     }
     .await;

@@ -43,9 +43,16 @@ impl SystemDatabase {
     /// # Errors
     /// If the database refuses.
     pub async fn list_queues(&self, scope: &Scope) -> Result<Vec<QueueRow>, DatabaseError> {
-        let statement =
-            self.sql(COLUMNS).push(" WHERE TRUE").and_scope("application_name", scope).push(" ORDER BY name");
-        self.read(statement).await?.iter().map(QueueRow::read).collect()
+        let statement = self
+            .sql(COLUMNS)
+            .push(" WHERE TRUE")
+            .and_scope("application_name", scope)
+            .push(" ORDER BY name");
+        self.read(statement)
+            .await?
+            .iter()
+            .map(QueueRow::read)
+            .collect()
     }
 
     /// Reads one queue, of any application.
@@ -54,7 +61,11 @@ impl SystemDatabase {
     /// If the database refuses.
     pub async fn get_queue(&self, name: &str) -> Result<Option<QueueRow>, DatabaseError> {
         let statement = self.sql(COLUMNS).push(" WHERE name = ").bind(name);
-        self.read(statement).await?.first().map(QueueRow::read).transpose()
+        self.read(statement)
+            .await?
+            .first()
+            .map(QueueRow::read)
+            .transpose()
     }
 }
 

@@ -30,7 +30,11 @@ impl SystemDatabase {
             .bind(application_version)
             .and_scope("application_name", scope)
             .push(" RETURNING workflow_uuid");
-        self.write_returning(statement).await?.iter().map(|row| row.required("workflow_uuid")).collect()
+        self.write_returning(statement)
+            .await?
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect()
     }
 
     /// Whether any workflow is running under this executor id and version.

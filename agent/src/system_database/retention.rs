@@ -29,10 +29,15 @@ impl SystemDatabase {
     /// If the database refuses; batches already deleted stay deleted.
     pub async fn delete_history(&self, retention: &Retention) -> Result<u64, DatabaseError> {
         let by_rows = match retention.keep_newest.filter(|rows| *rows > 0) {
-            Some(rows) => self.finish_time_of_nth_newest(rows, &retention.scope).await?,
+            Some(rows) => {
+                self.finish_time_of_nth_newest(rows, &retention.scope)
+                    .await?
+            }
             None => None,
         };
-        let Some(cutoff) = retention.finished_before.max(by_rows) else { return Ok(0) };
+        let Some(cutoff) = retention.finished_before.max(by_rows) else {
+            return Ok(0);
+        };
         let batch_size = retention.batch_size.max(1);
         let mut deleted = 0;
         loop {
@@ -43,7 +48,10 @@ impl SystemDatabase {
                 .push(&format!(" ORDER BY {FINISHED_AT} LIMIT "))
                 .bind(batch_size);
             let rows = self.read(statement).await?;
-            let ids = rows.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+            let ids = rows
+                .iter()
+                .map(|row| row.required("workflow_uuid"))
+                .collect::<Result<Vec<_>, _>>()?;
             if ids.is_empty() {
                 break;
             }
@@ -61,19 +69,33 @@ impl SystemDatabase {
             .locked_ids(ids)
             .push(&format!(" AND {FINISHED} RETURNING workflow_uuid"));
         let rows = transaction.fetch(delete).await?;
-        let gone = rows.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+        let gone = rows
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect::<Result<Vec<_>, _>>()?;
         self.delete_rows(&mut transaction, &gone).await?;
         transaction.commit().await?;
         Ok(gone.len() as u64)
     }
 
-    async fn finish_time_of_nth_newest(&self, rows: i64, scope: &Scope) -> Result<Option<i64>, DatabaseError> {
+    async fn finish_time_of_nth_newest(
+        &self,
+        rows: i64,
+        scope: &Scope,
+    ) -> Result<Option<i64>, DatabaseError> {
         let statement = self
-            .sql(&format!("SELECT {FINISHED_AT} AS finished_at FROM @workflow_status WHERE {FINISHED}"))
+            .sql(&format!(
+                "SELECT {FINISHED_AT} AS finished_at FROM @workflow_status WHERE {FINISHED}"
+            ))
             .and_scope("application_name", scope)
             .push(&format!(" ORDER BY {FINISHED_AT} DESC LIMIT 1 OFFSET "))
             .bind(rows - 1);
-        self.read(statement).await?.first().map(|row| row.int("finished_at")).transpose().map(Option::flatten)
+        self.read(statement)
+            .await?
+            .first()
+            .map(|row| row.int("finished_at"))
+            .transpose()
+            .map(Option::flatten)
     }
 
     /// A payload is never stamped earlier than its workflow was created, so an old one without a workflow

@@ -26,17 +26,26 @@ impl SystemDatabase {
     pub async fn rewind_workflow(&self, rewind: &Rewind) -> Result<(), DatabaseError> {
         let (id, start) = (&rewind.workflow_id, rewind.start_step);
         if start < 0 {
-            return Err(DatabaseError::Invalid(format!("start_step must be 0 or more, not {start}")));
+            return Err(DatabaseError::Invalid(format!(
+                "start_step must be 0 or more, not {start}"
+            )));
         }
         let mut transaction = self.begin().await?;
-        let status = self.sql("SELECT status FROM @workflow_status WHERE workflow_uuid = ").bind(id);
+        let status = self
+            .sql("SELECT status FROM @workflow_status WHERE workflow_uuid = ")
+            .bind(id);
         let rows = transaction.fetch(status).await?;
         let Some(row) = rows.first() else {
-            return Err(DatabaseError::NotFound { what: "workflow", ids: vec![id.clone()] });
+            return Err(DatabaseError::NotFound {
+                what: "workflow",
+                ids: vec![id.clone()],
+            });
         };
         let status = row.required("status")?;
         if matches!(status.as_str(), "PENDING" | "ENQUEUED" | "DELAYED") {
-            return Err(DatabaseError::Conflict(format!("workflow {id} is {status}; cancel it before rewinding it")));
+            return Err(DatabaseError::Conflict(format!(
+                "workflow {id} is {status}; cancel it before rewinding it"
+            )));
         }
         self.forget_from(&mut transaction, id, start).await?;
         let enqueue = self
@@ -55,12 +64,19 @@ impl SystemDatabase {
             .push(" AND status = ")
             .bind(&status);
         if transaction.execute(enqueue).await? != 1 {
-            return Err(DatabaseError::Conflict(format!("workflow {id} changed while it was being rewound; try again")));
+            return Err(DatabaseError::Conflict(format!(
+                "workflow {id} changed while it was being rewound; try again"
+            )));
         }
         transaction.commit().await
     }
 
-    async fn forget_from(&self, transaction: &mut Transaction, id: &str, start: i64) -> Result<(), DatabaseError> {
+    async fn forget_from(
+        &self,
+        transaction: &mut Transaction,
+        id: &str,
+        start: i64,
+    ) -> Result<(), DatabaseError> {
         let changed_events = self
             .sql(
                 "DELETE FROM @workflow_events WHERE key IN (SELECT h.key FROM @workflow_events_history AS h \
@@ -95,12 +111,25 @@ impl SystemDatabase {
             .push(" AND (consumed = FALSE OR consumed_by_function_id >= ")
             .bind(start)
             .push(")");
-        let output = self.sql("DELETE FROM @workflow_output WHERE workflow_uuid = ").bind(id);
+        let output = self
+            .sql("DELETE FROM @workflow_output WHERE workflow_uuid = ")
+            .bind(id);
         let from = |table: &str| {
-            self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = ")).bind(id).push(" AND function_id >= ").bind(start)
+            self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
+                .bind(id)
+                .push(" AND function_id >= ")
+                .bind(start)
         };
         let (steps, history) = (from("operation_outputs"), from("workflow_events_history"));
-        for statement in [changed_events, earlier_events, closed_streams, steps, history, messages, output] {
+        for statement in [
+            changed_events,
+            earlier_events,
+            closed_streams,
+            steps,
+            history,
+            messages,
+            output,
+        ] {
             transaction.execute(statement).await?;
         }
         Ok(())

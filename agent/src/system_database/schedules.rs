@@ -55,19 +55,28 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn list_schedules(&self, filter: &ScheduleFilter) -> Result<Vec<ScheduleRow>, DatabaseError> {
+    pub async fn list_schedules(
+        &self,
+        filter: &ScheduleFilter,
+    ) -> Result<Vec<ScheduleRow>, DatabaseError> {
         let mut statement = self.sql(COLUMNS).push("TRUE");
         if !filter.statuses.is_empty() {
             statement = statement.push(" AND ").any_of("status", &filter.statuses);
         }
         if !filter.workflow_names.is_empty() {
-            statement = statement.push(" AND ").any_of("workflow_name", &filter.workflow_names);
+            statement = statement
+                .push(" AND ")
+                .any_of("workflow_name", &filter.workflow_names);
         }
         let statement = statement
             .and_prefix("schedule_name", &filter.name_prefixes)
             .and_scope("application_name", &filter.scope)
             .push(" ORDER BY schedule_name");
-        self.read(statement).await?.iter().map(ScheduleRow::read).collect()
+        self.read(statement)
+            .await?
+            .iter()
+            .map(ScheduleRow::read)
+            .collect()
     }
 
     /// Reads one schedule, of any application.
@@ -76,14 +85,22 @@ impl SystemDatabase {
     /// If the database refuses.
     pub async fn get_schedule(&self, name: &str) -> Result<Option<ScheduleRow>, DatabaseError> {
         let statement = self.sql(COLUMNS).push("schedule_name = ").bind(name);
-        self.read(statement).await?.first().map(ScheduleRow::read).transpose()
+        self.read(statement)
+            .await?
+            .first()
+            .map(ScheduleRow::read)
+            .transpose()
     }
 
     /// Pauses a schedule or lets it go on. False if there is none of that name.
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn set_schedule_paused(&self, name: &str, paused: bool) -> Result<bool, DatabaseError> {
+    pub async fn set_schedule_paused(
+        &self,
+        name: &str,
+        paused: bool,
+    ) -> Result<bool, DatabaseError> {
         let statement = self
             .sql("UPDATE @workflow_schedules SET status = ")
             .bind(if paused { "PAUSED" } else { "ACTIVE" })
@@ -98,9 +115,16 @@ impl SystemDatabase {
     /// [`DatabaseError::NotFound`] without such a schedule; [`DatabaseError::Invalid`] if another language's
     /// SDK made it (only that one can pass on its context); [`DatabaseError::Conflict`] if no version of the
     /// application is known that could run it.
-    pub async fn trigger_schedule(&self, name: &str, application: &str) -> Result<String, DatabaseError> {
+    pub async fn trigger_schedule(
+        &self,
+        name: &str,
+        application: &str,
+    ) -> Result<String, DatabaseError> {
         let Some(schedule) = self.get_schedule(name).await? else {
-            return Err(DatabaseError::NotFound { what: "schedule", ids: vec![name.to_owned()] });
+            return Err(DatabaseError::NotFound {
+                what: "schedule",
+                ids: vec![name.to_owned()],
+            });
         };
         let context: Json = serde_json::from_str(&schedule.context).map_err(|_| {
             DatabaseError::Invalid(format!(
@@ -110,10 +134,15 @@ impl SystemDatabase {
         })?;
         let owner = schedule.application_name.as_deref().unwrap_or(application);
         let Some(version) = self.latest_version(&Scope::of(owner)).await? else {
-            return Err(DatabaseError::Conflict(format!("the application {owner:?} has no registered version yet")));
+            return Err(DatabaseError::Conflict(format!(
+                "the application {owner:?} has no registered version yet"
+            )));
         };
         let now = Utc::now();
-        let workflow_id = format!("sched-{name}-trigger-{}", now.to_rfc3339_opts(SecondsFormat::Nanos, true));
+        let workflow_id = format!(
+            "sched-{name}-trigger-{}",
+            now.to_rfc3339_opts(SecondsFormat::Nanos, true)
+        );
         let tick = now.to_rfc3339_opts(SecondsFormat::Millis, true);
         let inputs = json!({ "positionalArgs": [tick, context], "namedArgs": {} }).to_string();
 

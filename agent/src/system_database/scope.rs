@@ -27,9 +27,12 @@ impl Statement {
     /// Appends `AND` and the condition that `column` names an application in `scope`, or nobody.
     pub(crate) fn and_scope(self, column: &str, scope: &Scope) -> Self {
         match scope {
-            Scope::Applications(names) if !names.is_empty() => {
-                self.push(" AND (").any_of(column, names).push(" OR ").push(column).push(" IS NULL)")
-            }
+            Scope::Applications(names) if !names.is_empty() => self
+                .push(" AND (")
+                .any_of(column, names)
+                .push(" OR ")
+                .push(column)
+                .push(" IS NULL)"),
             _ => self,
         }
     }

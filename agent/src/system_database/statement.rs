@@ -106,7 +106,12 @@ pub(crate) struct Statement {
 impl Statement {
     /// `prefix` qualifies table names: `"dbos".`, or nothing on SQLite.
     pub(super) fn new(dialect: Dialect, prefix: &str) -> Self {
-        Self { dialect, prefix: prefix.to_owned(), text: String::new(), values: Vec::new() }
+        Self {
+            dialect,
+            prefix: prefix.to_owned(),
+            text: String::new(),
+            values: Vec::new(),
+        }
     }
 
     /// Appends SQL text. It must be ours: values go through [`bind`](Self::bind).
@@ -134,15 +139,21 @@ impl Statement {
         let list = Value::TextList(values.to_vec());
         match self.dialect {
             Dialect::Postgres => self.push(column).push(" = ANY(").bind_value(list).push(")"),
-            Dialect::Sqlite => {
-                self.push(column).push(" IN (SELECT value FROM json_each(").bind_value(list).push("))")
-            }
+            Dialect::Sqlite => self
+                .push(column)
+                .push(" IN (SELECT value FROM json_each(")
+                .bind_value(list)
+                .push("))"),
         }
     }
 
     /// Appends text only for one database.
     pub(crate) fn push_for(self, dialect: Dialect, sql: &str) -> Self {
-        if self.dialect == dialect { self.push(sql) } else { self }
+        if self.dialect == dialect {
+            self.push(sql)
+        } else {
+            self
+        }
     }
 
     fn bind_value(mut self, value: Value) -> Self {
@@ -170,12 +181,6 @@ impl Statement {
             rest = after;
         }
         self.text.push_str(rest);
-    }
-
-    /// The text as sent, for error contexts and tests.
-    #[cfg(test)]
-    pub(crate) fn text(&self) -> &str {
-        &self.text
     }
 
     fn into_postgres<'q>(self) -> sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments> {
@@ -210,14 +215,26 @@ impl Statement {
     where
         E: sqlx::Executor<'c, Database = Postgres>,
     {
-        Ok(self.into_postgres().fetch_all(on).await?.into_iter().map(Row::Postgres).collect())
+        Ok(self
+            .into_postgres()
+            .fetch_all(on)
+            .await?
+            .into_iter()
+            .map(Row::Postgres)
+            .collect())
     }
 
     pub(super) async fn fetch_sqlite<'c, E>(self, on: E) -> Result<Vec<Row>, DatabaseError>
     where
         E: sqlx::Executor<'c, Database = Sqlite>,
     {
-        Ok(self.into_sqlite().fetch_all(on).await?.into_iter().map(Row::Sqlite).collect())
+        Ok(self
+            .into_sqlite()
+            .fetch_all(on)
+            .await?
+            .into_iter()
+            .map(Row::Sqlite)
+            .collect())
     }
 
     pub(super) async fn execute_postgres<'c, E>(self, on: E) -> Result<u64, DatabaseError>

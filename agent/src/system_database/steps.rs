@@ -35,7 +35,11 @@ impl SystemDatabase {
         limit: Option<i64>,
         offset: Option<i64>,
     ) -> Result<Vec<StepRow>, DatabaseError> {
-        let payloads = if load_output { "output, error" } else { "CAST(NULL AS TEXT) AS output, CAST(NULL AS TEXT) AS error" };
+        let payloads = if load_output {
+            "output, error"
+        } else {
+            "CAST(NULL AS TEXT) AS output, CAST(NULL AS TEXT) AS error"
+        };
         let statement = self
             .sql("SELECT function_id, function_name, serialization, child_workflow_id, started_at_epoch_ms, completed_at_epoch_ms, ")
             .push(payloads)
@@ -43,7 +47,11 @@ impl SystemDatabase {
             .bind(workflow_id)
             .push(" ORDER BY function_id")
             .page(limit, offset);
-        self.read(statement).await?.iter().map(StepRow::read).collect()
+        self.read(statement)
+            .await?
+            .iter()
+            .map(StepRow::read)
+            .collect()
     }
 }
 

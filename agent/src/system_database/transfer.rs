@@ -85,10 +85,24 @@ const PARTS: &[(&str, Columns)] = &[
             ("application_name", Text),
         ],
     ),
-    ("workflow_events", &[("workflow_uuid", Text), ("key", Text), ("value", Text), ("serialization", Text)]),
+    (
+        "workflow_events",
+        &[
+            ("workflow_uuid", Text),
+            ("key", Text),
+            ("value", Text),
+            ("serialization", Text),
+        ],
+    ),
     (
         "workflow_events_history",
-        &[("workflow_uuid", Text), ("function_id", Int), ("key", Text), ("value", Text), ("serialization", Text)],
+        &[
+            ("workflow_uuid", Text),
+            ("function_id", Int),
+            ("key", Text),
+            ("value", Text),
+            ("serialization", Text),
+        ],
     ),
     (
         "streams",
@@ -108,15 +122,26 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// [`DatabaseError::NotFound`] for an unknown id.
-    pub async fn export_workflow(&self, workflow_id: &str, with_children: bool) -> Result<String, DatabaseError> {
+    pub async fn export_workflow(
+        &self,
+        workflow_id: &str,
+        with_children: bool,
+    ) -> Result<String, DatabaseError> {
         let root = vec![workflow_id.to_owned()];
-        let ids = if with_children { self.with_descendants(&root).await? } else { root };
+        let ids = if with_children {
+            self.with_descendants(&root).await?
+        } else {
+            root
+        };
         let mut exported = Vec::with_capacity(ids.len());
         for id in &ids {
             match self.export_one(id).await? {
                 Some(workflow) => exported.push(workflow),
                 None if id == workflow_id => {
-                    return Err(DatabaseError::NotFound { what: "workflow", ids: vec![id.clone()] });
+                    return Err(DatabaseError::NotFound {
+                        what: "workflow",
+                        ids: vec![id.clone()],
+                    });
                 }
                 // A child that was deleted meanwhile.
                 None => {}
@@ -137,7 +162,9 @@ impl SystemDatabase {
             )
             .bind(id);
         let rows = self.read(statement).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
         let mut status = read_object(row, STATUS)?;
         for payload in ["inputs", "output", "error"] {
             status.insert(payload.to_owned(), row.text(payload)?.into());
@@ -151,8 +178,13 @@ impl SystemDatabase {
                 .push(&format!(" FROM @{table} WHERE workflow_uuid = "))
                 .bind(id);
             let rows = self.read(statement).await?;
-            let rows = rows.iter().map(|row| Ok(Json::Object(read_object(row, columns)?)));
-            workflow.insert((*table).to_owned(), Json::Array(rows.collect::<Result<_, DatabaseError>>()?));
+            let rows = rows
+                .iter()
+                .map(|row| Ok(Json::Object(read_object(row, columns)?)));
+            workflow.insert(
+                (*table).to_owned(),
+                Json::Array(rows.collect::<Result<_, DatabaseError>>()?),
+            );
         }
         Ok(Some(Json::Object(workflow)))
     }
@@ -176,11 +208,19 @@ impl SystemDatabase {
         Ok(ids)
     }
 
-    async fn import_one(&self, transaction: &mut Transaction, workflow: &Json) -> Result<String, DatabaseError> {
+    async fn import_one(
+        &self,
+        transaction: &mut Transaction,
+        workflow: &Json,
+    ) -> Result<String, DatabaseError> {
         let Some(Json::Object(status)) = workflow.get("workflow_status") else {
             return Err(invalid("an element has no workflow_status object"));
         };
-        let Some(id) = status.get("workflow_uuid").and_then(Json::as_str).filter(|id| !id.is_empty()) else {
+        let Some(id) = status
+            .get("workflow_uuid")
+            .and_then(Json::as_str)
+            .filter(|id| !id.is_empty())
+        else {
             return Err(invalid("a workflow_status has no workflow_uuid"));
         };
         transaction.execute(self.insert("workflow_status", STATUS, status)?).await.map_err(|e| {
@@ -191,33 +231,68 @@ impl SystemDatabase {
             }
         })?;
         for table in ["workflow_input", "workflow_output", "operation_outputs"] {
-            transaction.execute(self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = ")).bind(id)).await?;
+            transaction
+                .execute(
+                    self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
+                        .bind(id),
+                )
+                .await?;
         }
         const INPUT: Columns = &[("workflow_uuid", Text), ("inputs", Text)];
         const OUTPUT: Columns = &[("workflow_uuid", Text), ("output", Text), ("error", Text)];
-        transaction.execute(self.insert("workflow_input", INPUT, status)?).await?;
-        if ["output", "error"].iter().any(|key| status.get(*key).is_some_and(|value| !value.is_null())) {
-            transaction.execute(self.insert("workflow_output", OUTPUT, status)?).await?;
+        transaction
+            .execute(self.insert("workflow_input", INPUT, status)?)
+            .await?;
+        if ["output", "error"]
+            .iter()
+            .any(|key| status.get(*key).is_some_and(|value| !value.is_null()))
+        {
+            transaction
+                .execute(self.insert("workflow_output", OUTPUT, status)?)
+                .await?;
         }
         for (table, columns) in PARTS {
-            let rows = workflow.get(*table).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+            let rows = workflow
+                .get(*table)
+                .and_then(Json::as_array)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             for row in rows {
-                let Json::Object(row) = row else { return Err(invalid(&format!("{table} must hold objects"))) };
+                let Json::Object(row) = row else {
+                    return Err(invalid(&format!("{table} must hold objects")));
+                };
                 if row.get("workflow_uuid").and_then(Json::as_str) != Some(id) {
-                    return Err(invalid(&format!("{table} of the workflow {id} has a row of another workflow")));
+                    return Err(invalid(&format!(
+                        "{table} of the workflow {id} has a row of another workflow"
+                    )));
                 }
-                transaction.execute(self.insert(table, columns, row)?).await?;
+                transaction
+                    .execute(self.insert(table, columns, row)?)
+                    .await?;
             }
         }
         Ok(id.to_owned())
     }
 
     /// An insert of the columns that `object` has; the others keep their defaults.
-    fn insert(&self, table: &str, columns: Columns, object: &Map<String, Json>) -> Result<Statement, DatabaseError> {
-        let present: Vec<_> =
-            columns.iter().filter(|(name, _)| object.get(*name).is_some_and(|value| !value.is_null())).collect();
-        let names: Vec<String> = present.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let mut statement = self.sql(&format!("INSERT INTO @{table} (")).push(&names.join(", ")).push(") VALUES (");
+    fn insert(
+        &self,
+        table: &str,
+        columns: Columns,
+        object: &Map<String, Json>,
+    ) -> Result<Statement, DatabaseError> {
+        let present: Vec<_> = columns
+            .iter()
+            .filter(|(name, _)| object.get(*name).is_some_and(|value| !value.is_null()))
+            .collect();
+        let names: Vec<String> = present
+            .iter()
+            .map(|(name, _)| format!("\"{name}\""))
+            .collect();
+        let mut statement = self
+            .sql(&format!("INSERT INTO @{table} ("))
+            .push(&names.join(", "))
+            .push(") VALUES (");
         for (n, (name, kind)) in present.iter().enumerate() {
             if n > 0 {
                 statement = statement.push(", ");
@@ -228,7 +303,10 @@ impl SystemDatabase {
                     Json::String(text) => text.clone(),
                     other => other.to_string(),
                 })),
-                _ => statement.bind(scalar(value, *kind).ok_or_else(|| invalid(&format!("{table}.{name} has a wrong type")))?),
+                _ => statement.bind(
+                    scalar(value, *kind)
+                        .ok_or_else(|| invalid(&format!("{table}.{name} has a wrong type")))?,
+                ),
             };
         }
         Ok(statement.push(")"))
@@ -250,7 +328,10 @@ fn read_object(row: &Row, columns: Columns) -> Result<Map<String, Json>, Databas
             Kind::Text => row.text(name)?.into(),
             Kind::Int => row.int(name)?.into(),
             Kind::Bool => row.bool(name)?.into(),
-            Kind::Json => row.text(name)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Json::Null),
+            Kind::Json => row
+                .text(name)?
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or(Json::Null),
         };
         object.insert((*name).to_owned(), value);
     }
@@ -265,19 +346,27 @@ fn scalar(value: &Json, kind: Kind) -> Option<Value> {
         (Kind::Int, Json::Number(number)) => number.as_i64().map(Value::from),
         (Kind::Int, Json::String(text)) => text.trim().parse::<i64>().ok().map(Value::from),
         (Kind::Bool, Json::Bool(flag)) => Some((*flag).into()),
-        (Kind::Bool, Json::Number(number)) => number.as_i64().map(|number| Value::Bool(number != 0)),
+        (Kind::Bool, Json::Number(number)) => {
+            number.as_i64().map(|number| Value::Bool(number != 0))
+        }
         _ => None,
     }
 }
 
 fn pack(value: &Json) -> Result<String, DatabaseError> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    let packed = encoder.write_all(value.to_string().as_bytes()).and_then(|()| encoder.finish());
-    packed.map(|bytes| STANDARD.encode(bytes)).map_err(|e| DatabaseError::Invalid(format!("cannot pack the export: {e}")))
+    let packed = encoder
+        .write_all(value.to_string().as_bytes())
+        .and_then(|()| encoder.finish());
+    packed
+        .map(|bytes| STANDARD.encode(bytes))
+        .map_err(|e| DatabaseError::Invalid(format!("cannot pack the export: {e}")))
 }
 
 fn unpack(exported: &str) -> Result<Json, DatabaseError> {
-    let bytes = STANDARD.decode(exported.trim()).map_err(|e| invalid(&format!("it is not base64 ({e})")))?;
+    let bytes = STANDARD
+        .decode(exported.trim())
+        .map_err(|e| invalid(&format!("it is not base64 ({e})")))?;
     let mut text = String::new();
     let read = GzDecoder::new(bytes.as_slice())
         .take(MAX_UNPACKED_BYTES + 1)

@@ -28,7 +28,11 @@ impl SystemDatabase {
             .sql("SELECT version_id, version_name, version_timestamp, created_at FROM @application_versions WHERE TRUE")
             .and_scope("application_name", scope)
             .push(" ORDER BY version_timestamp DESC, version_name");
-        self.read(statement).await?.iter().map(VersionRow::read).collect()
+        self.read(statement)
+            .await?
+            .iter()
+            .map(VersionRow::read)
+            .collect()
     }
 
     /// The name of the latest version in `scope`.
@@ -40,16 +44,25 @@ impl SystemDatabase {
             .sql("SELECT version_name FROM @application_versions WHERE TRUE")
             .and_scope("application_name", scope)
             .push(" ORDER BY version_timestamp DESC LIMIT 1");
-        self.read(statement).await?.first().map(|row| row.required("version_name")).transpose()
+        self.read(statement)
+            .await?
+            .first()
+            .map(|row| row.required("version_name"))
+            .transpose()
     }
 
     /// Makes a version known, at launch. One that is known keeps its timestamp; one without owner becomes ours.
     ///
     /// # Errors
     /// [`DatabaseError::Conflict`] if it belongs to another application.
-    pub async fn register_version(&self, application: &str, version: &str) -> Result<(), DatabaseError> {
+    pub async fn register_version(
+        &self,
+        application: &str,
+        version: &str,
+    ) -> Result<(), DatabaseError> {
         let mut transaction = self.begin().await?;
-        self.claim_version(&mut transaction, application, version).await?;
+        self.claim_version(&mut transaction, application, version)
+            .await?;
         // Without a conflict target: which unique constraint guards the name is about to change.
         let insert = self
             .sql("INSERT INTO @application_versions (version_id, version_name, application_name) VALUES (")
@@ -60,7 +73,8 @@ impl SystemDatabase {
             .bind(application)
             .push(") ON CONFLICT DO NOTHING");
         transaction.execute(insert).await?;
-        self.require_own_version(&mut transaction, application, version).await?;
+        self.require_own_version(&mut transaction, application, version)
+            .await?;
         transaction.commit().await
     }
 
@@ -68,12 +82,20 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// [`DatabaseError::Conflict`] if it belongs to another application.
-    pub async fn set_latest_version(&self, application: &str, version: &str) -> Result<(), DatabaseError> {
+    pub async fn set_latest_version(
+        &self,
+        application: &str,
+        version: &str,
+    ) -> Result<(), DatabaseError> {
         let mut transaction = self.begin().await?;
-        self.claim_version(&mut transaction, application, version).await?;
-        self.require_own_version(&mut transaction, application, version).await?;
+        self.claim_version(&mut transaction, application, version)
+            .await?;
+        self.require_own_version(&mut transaction, application, version)
+            .await?;
         let latest = self
-            .sql("UPDATE @application_versions SET version_timestamp = NOW_MS WHERE version_name = ")
+            .sql(
+                "UPDATE @application_versions SET version_timestamp = NOW_MS WHERE version_name = ",
+            )
             .bind(version)
             .push(" AND application_name = ")
             .bind(application);
@@ -102,15 +124,21 @@ impl SystemDatabase {
         application: &str,
         version: &str,
     ) -> Result<(), DatabaseError> {
-        let owner =
-            self.sql("SELECT application_name FROM @application_versions WHERE version_name = ").bind(version);
+        let owner = self
+            .sql("SELECT application_name FROM @application_versions WHERE version_name = ")
+            .bind(version);
         let rows = transaction.fetch(owner).await?;
-        let owners = rows.iter().map(|row| row.required("application_name")).collect::<Result<Vec<_>, _>>()?;
+        let owners = rows
+            .iter()
+            .map(|row| row.required("application_name"))
+            .collect::<Result<Vec<_>, _>>()?;
         match owners.first() {
-            Some(other) if !owners.iter().any(|owner| owner == application) => Err(DatabaseError::Conflict(format!(
-                "the application version {version:?} belongs to the application {other:?} of the same system database; \
+            Some(other) if !owners.iter().any(|owner| owner == application) => {
+                Err(DatabaseError::Conflict(format!(
+                    "the application version {version:?} belongs to the application {other:?} of the same system database; \
                  versions must differ between applications"
-            ))),
+                )))
+            }
             _ => Ok(()),
         }
     }

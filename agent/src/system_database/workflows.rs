@@ -156,7 +156,10 @@ impl SystemDatabase {
         filter: &WorkflowFilter,
         listing: &Listing,
     ) -> Result<Vec<WorkflowRow>, DatabaseError> {
-        let mut statement = self.select_workflows(listing).push(" WHERE TRUE").and_workflow_filter(filter);
+        let mut statement = self
+            .select_workflows(listing)
+            .push(" WHERE TRUE")
+            .and_workflow_filter(filter);
         // The id makes the order of rows of one millisecond, and so the pages, stable.
         statement = statement.push(if listing.descending {
             " ORDER BY w.created_at DESC, w.workflow_uuid DESC"
@@ -165,7 +168,11 @@ impl SystemDatabase {
         });
         statement = statement.page(listing.limit, listing.offset);
         // A lookup by id is cheap however large the table.
-        let rows = if filter.ids.is_empty() { self.read_listing(statement).await } else { self.read(statement).await }?;
+        let rows = if filter.ids.is_empty() {
+            self.read_listing(statement).await
+        } else {
+            self.read(statement).await
+        }?;
         rows.iter().map(WorkflowRow::read).collect()
     }
 
@@ -179,26 +186,45 @@ impl SystemDatabase {
         load_input: bool,
         load_output: bool,
     ) -> Result<Option<WorkflowRow>, DatabaseError> {
-        let listing = Listing { load_input, load_output, ..Listing::default() };
-        let statement = self.select_workflows(&listing).push(" WHERE w.workflow_uuid = ").bind(workflow_id);
-        self.read(statement).await?.first().map(WorkflowRow::read).transpose()
+        let listing = Listing {
+            load_input,
+            load_output,
+            ..Listing::default()
+        };
+        let statement = self
+            .select_workflows(&listing)
+            .push(" WHERE w.workflow_uuid = ")
+            .bind(workflow_id);
+        self.read(statement)
+            .await?
+            .first()
+            .map(WorkflowRow::read)
+            .transpose()
     }
 
     fn select_workflows(&self, listing: &Listing) -> Statement {
         // Unloaded payloads are selected as nulls, so that every row reads alike.
-        let inputs = if listing.load_input { "COALESCE(i.inputs, w.inputs)" } else { "CAST(NULL AS TEXT)" };
+        let inputs = if listing.load_input {
+            "COALESCE(i.inputs, w.inputs)"
+        } else {
+            "CAST(NULL AS TEXT)"
+        };
         let (output, error) = if listing.load_output {
             ("COALESCE(o.output, w.output)", "COALESCE(o.error, w.error)")
         } else {
             ("CAST(NULL AS TEXT)", "CAST(NULL AS TEXT)")
         };
-        let payloads = format!(", {inputs} AS inputs, {output} AS output, {error} AS error FROM @workflow_status AS w");
+        let payloads = format!(
+            ", {inputs} AS inputs, {output} AS output, {error} AS error FROM @workflow_status AS w"
+        );
         let mut statement = self.sql("SELECT ").push(COLUMNS).push(&payloads);
         if listing.load_input {
-            statement = statement.push(" LEFT JOIN @workflow_input AS i ON i.workflow_uuid = w.workflow_uuid");
+            statement = statement
+                .push(" LEFT JOIN @workflow_input AS i ON i.workflow_uuid = w.workflow_uuid");
         }
         if listing.load_output {
-            statement = statement.push(" LEFT JOIN @workflow_output AS o ON o.workflow_uuid = w.workflow_uuid");
+            statement = statement
+                .push(" LEFT JOIN @workflow_output AS o ON o.workflow_uuid = w.workflow_uuid");
         }
         statement
     }
@@ -277,15 +303,25 @@ impl Statement {
                 statement = statement.push(" AND ").push(condition).bind(bound);
             }
         }
-        statement = statement.and_prefix("w.workflow_uuid", &filter.id_prefixes).and_scope("w.application_name", &filter.scope);
+        statement = statement
+            .and_prefix("w.workflow_uuid", &filter.id_prefixes)
+            .and_scope("w.application_name", &filter.scope);
         if let Some(was_forked_from) = filter.was_forked_from {
-            statement = statement.push(" AND w.was_forked_from = ").bind(was_forked_from);
+            statement = statement
+                .push(" AND w.was_forked_from = ")
+                .bind(was_forked_from);
         }
         if let Some(is_fork) = filter.is_fork {
-            statement = statement.push(" AND w.forked_from IS ").push(if is_fork { "NOT NULL" } else { "NULL" });
+            statement = statement.push(" AND w.forked_from IS ").push(if is_fork {
+                "NOT NULL"
+            } else {
+                "NULL"
+            });
         }
         if let Some(has_parent) = filter.has_parent {
-            statement = statement.push(" AND w.parent_workflow_id IS ").push(if has_parent { "NOT NULL" } else { "NULL" });
+            statement = statement
+                .push(" AND w.parent_workflow_id IS ")
+                .push(if has_parent { "NOT NULL" } else { "NULL" });
         }
         if let Some(attributes) = &filter.attributes {
             statement = statement.and_attributes(attributes);
@@ -304,9 +340,19 @@ impl Statement {
         let mut statement = self;
         for (n, prefix) in prefixes.iter().enumerate() {
             statement = statement.push(if n == 0 { " AND (" } else { " OR " });
-            statement = statement.push("substr(").push(column).push(", 1, length(").bind(prefix).push(")) = ").bind(prefix);
+            statement = statement
+                .push("substr(")
+                .push(column)
+                .push(", 1, length(")
+                .bind(prefix)
+                .push(")) = ")
+                .bind(prefix);
         }
-        if prefixes.is_empty() { statement } else { statement.push(")") }
+        if prefixes.is_empty() {
+            statement
+        } else {
+            statement.push(")")
+        }
     }
 
     /// Appends that `w.attributes` contains `wanted`.
@@ -316,9 +362,9 @@ impl Statement {
                 let wanted = Json::Object(wanted.clone()).to_string();
                 self.push(" AND w.attributes @> ").bind_json(Some(wanted))
             }
-            Dialect::Sqlite => {
-                self.push(" AND json_type(w.attributes) = 'object'").and_contains_members("$", wanted)
-            }
+            Dialect::Sqlite => self
+                .push(" AND json_type(w.attributes) = 'object'")
+                .and_contains_members("$", wanted),
         }
     }
 
@@ -335,7 +381,10 @@ impl Statement {
                     .push(") = 'object'")
                     .and_contains_members(&path, members),
                 Json::Array(elements) => {
-                    let mut statement = statement.push(" AND json_type(w.attributes, ").bind(&path).push(") = 'array'");
+                    let mut statement = statement
+                        .push(" AND json_type(w.attributes, ")
+                        .bind(&path)
+                        .push(") = 'array'");
                     for element in elements {
                         statement = statement
                             .push(" AND EXISTS (SELECT 1 FROM json_each(w.attributes, ")
