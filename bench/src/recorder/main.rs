@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 
-use postgres::{Counters, Scratch};
+use postgres::{Counters, SETTLE, Scratch};
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -35,9 +35,14 @@ struct Args {
 struct Figure {
     name: &'static str,
     concurrency: usize,
+    /// Measured ones, and the time they took.
     workflows: u64,
     elapsed: Duration,
+    /// Those of the warm-up, whose commits are counted too.
+    warmed_up: u64,
     used: Counters,
+    /// Commits of the idle engine while the counters settled.
+    idle_commits: f64,
 }
 
 impl Figure {
@@ -46,7 +51,15 @@ impl Figure {
     }
 
     fn commits_per_workflow(&self) -> f64 {
-        self.used.commits as f64 / self.workflows.max(1) as f64
+        (self.used.commits as f64 - self.idle_commits) / self.all_workflows()
+    }
+
+    fn wal_per_workflow(&self) -> f64 {
+        self.used.wal_bytes as f64 / self.all_workflows()
+    }
+
+    fn all_workflows(&self) -> f64 {
+        (self.workflows + self.warmed_up).max(1) as f64
     }
 }
 
@@ -70,16 +83,18 @@ async fn measure_all(args: &Args, scratch: &Scratch) -> anyhow::Result<()> {
             let (engine, steps) = (engine.clone(), args.steps);
             async move { engine.run(steps).await.map_err(anyhow::Error::msg) }
         };
-        figures.push(measure(args, scratch, "segno", concurrency, run).await?);
+        figures.push(measure(args, scratch, "segno", idle, concurrency, run).await?);
     }
     engine.shutdown().await.map_err(anyhow::Error::msg)?;
+    // What it counted at its end belongs to nobody.
+    scratch.settled().await?;
     let plain = plain::Plain::connect(scratch.url()).await?;
     for &concurrency in &args.concurrency {
         let run = || {
             let (plain, steps) = (plain.clone(), args.steps);
             async move { plain.run(steps).await }
         };
-        figures.push(measure(args, scratch, "plain", concurrency, run).await?);
+        figures.push(measure(args, scratch, "plain", 0.0, concurrency, run).await?);
     }
     print(&figures, idle);
     Ok(())
@@ -87,11 +102,9 @@ async fn measure_all(args: &Args, scratch: &Scratch) -> anyhow::Result<()> {
 
 /// Commits a second that the engine makes without any work; part of every figure of its own.
 async fn idle(scratch: &Scratch) -> anyhow::Result<f64> {
-    let before = scratch.counters().await?;
-    let began = Instant::now();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let used = scratch.counters().await?.since(before);
-    Ok(used.commits as f64 / began.elapsed().as_secs_f64())
+    let before = scratch.settled().await?;
+    let used = scratch.settled().await?.since(before);
+    Ok(used.commits as f64 / SETTLE.as_secs_f64())
 }
 
 /// Keeps `concurrency` workflows running for the time given, after a short warm-up.
@@ -99,6 +112,7 @@ async fn measure<F, Fut>(
     args: &Args,
     scratch: &Scratch,
     name: &'static str,
+    idle: f64,
     concurrency: usize,
     run: F,
 ) -> anyhow::Result<Figure>
@@ -106,13 +120,14 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    keep_busy(concurrency, Duration::from_millis(500), &run).await?;
-    let before = scratch.counters().await?;
+    let before = scratch.read().await?;
+    let warmed_up = keep_busy(concurrency, Duration::from_millis(500), &run).await?;
     let began = Instant::now();
     let workflows = keep_busy(concurrency, Duration::from_secs(args.seconds), &run).await?;
     let elapsed = began.elapsed();
-    let used = scratch.counters().await?.since(before);
-    Ok(Figure { name, concurrency, workflows, elapsed, used })
+    let used = scratch.settled().await?.since(before);
+    let idle_commits = idle * SETTLE.as_secs_f64();
+    Ok(Figure { name, concurrency, workflows, elapsed, warmed_up, used, idle_commits })
 }
 
 /// Counts the workflows that ended; the last ones are waited for.
@@ -146,10 +161,10 @@ fn print(figures: &[Figure], idle: f64) {
             figure.concurrency,
             figure.per_second(),
             figure.commits_per_workflow(),
-            figure.used.wal_bytes as f64 / 1024.0 / figure.workflows.max(1) as f64,
+            figure.wal_per_workflow() / 1024.0,
         );
     }
-    println!("\nidle engine: {idle:.1} commits/s (included above)");
+    println!("\nidle engine: {idle:.1} commits/s (included above, while workflows ran)");
     for engine in figures.iter().filter(|f| f.name == "segno") {
         let plain = figures.iter().find(|f| f.name == "plain" && f.concurrency == engine.concurrency);
         if let Some(plain) = plain {

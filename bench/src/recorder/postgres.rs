@@ -6,6 +6,9 @@ use anyhow::Context;
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
+/// How long a backend may sit on what it has counted (PGSTAT_IDLE_INTERVAL), and a little more.
+pub(crate) const SETTLE: Duration = Duration::from_secs(11);
+
 /// A database of its own.
 pub(crate) struct Scratch {
     name: String,
@@ -56,23 +59,14 @@ impl Scratch {
         Ok(text)
     }
 
-    /// The counters once they stand still: a backend reports at most once a second, and when it has
-    /// been idle for a while.
-    pub(crate) async fn counters(&self) -> anyhow::Result<Counters> {
-        let mut last = self.read().await?;
-        for _ in 0..6 {
-            tokio::time::sleep(Duration::from_millis(600)).await;
-            let next = self.read().await?;
-            // An idle engine looks at its queues now and then; that is not unreported work.
-            if next.commits - last.commits <= 10 {
-                return Ok(next);
-            }
-            last = next;
-        }
-        Ok(last)
+    /// The counters, all work until now included: a backend that went idle reports within ten seconds.
+    pub(crate) async fn settled(&self) -> anyhow::Result<Counters> {
+        tokio::time::sleep(SETTLE).await;
+        self.read().await
     }
 
-    async fn read(&self) -> anyhow::Result<Counters> {
+    /// The counters as they are.
+    pub(crate) async fn read(&self) -> anyhow::Result<Counters> {
         let (commits, wal_bytes): (i64, i64) = sqlx::query_as(
             "SELECT xact_commit, (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint) \
              FROM pg_stat_database WHERE datname = $1",
