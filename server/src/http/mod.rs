@@ -31,7 +31,8 @@ pub fn router(state: AppState) -> Result<Router, api::Undeclared> {
 /// Makes the forms of one path alike before the router sees it: the managed product's prefix
 /// `/conductor`, and repeated or trailing slashes and leading segments before `/websocket/`.
 pub fn normalize_path(mut request: Request) -> Request {
-    if let Some(path) = normalized(request.uri().path()) {
+    let upgrade = request.headers().contains_key(header::UPGRADE);
+    if let Some(path) = normalized(request.uri().path(), upgrade) {
         let mut parts = request.uri().clone().into_parts();
         let with_query = match request.uri().query() {
             Some(query) => format!("{path}?{query}"),
@@ -47,12 +48,9 @@ pub fn normalize_path(mut request: Request) -> Request {
     request
 }
 
-fn normalized(path: &str) -> Option<String> {
-    if let Some(start) = path.find("/websocket/") {
-        let segments: Vec<&str> = path[start..].split('/').filter(|segment| !segment.is_empty()).collect();
-        if let ["websocket", app, key] = segments[..] {
-            return Some(format!("/websocket/{app}/{key}"));
-        }
+fn normalized(path: &str, upgrade: bool) -> Option<String> {
+    if let Some(path) = crate::hub::canonical_path(path, upgrade) {
+        return Some(path);
     }
     let rest = path.strip_prefix("/conductor")?;
     (rest.is_empty() || rest.starts_with('/')).then(|| if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
@@ -151,16 +149,16 @@ mod tests {
             "//websocket//shop/k/",
             "/a/b/websocket/shop/k",
         ] {
-            assert_eq!(normalized(path).unwrap(), "/websocket/shop/k", "{path}");
+            assert_eq!(normalized(path, true).unwrap(), "/websocket/shop/k", "{path}");
         }
     }
 
     #[test]
     fn the_managed_prefix_is_optional() {
-        assert_eq!(normalized("/conductor/v2/orgs/local/apps").unwrap(), "/v2/orgs/local/apps");
-        assert_eq!(normalized("/v2/orgs/local/apps"), None);
-        assert_eq!(normalized("/conductors/v2"), None);
-        assert_eq!(normalized("/conductor").unwrap(), "/");
+        assert_eq!(normalized("/conductor/v2/orgs/local/apps", false).unwrap(), "/v2/orgs/local/apps");
+        assert_eq!(normalized("/v2/orgs/local/apps", false), None);
+        assert_eq!(normalized("/conductors/v2", false), None);
+        assert_eq!(normalized("/conductor", false).unwrap(), "/");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The handshake: from a request line to an accepted socket, or to a status and one line of text.
 //!
-//! The key travels in the path, so this runs before anything that writes paths down, and hands the
-//! path on only if it is not one of these.
+//! The key travels in the path: it is never logged, and dropped as soon as it was looked up.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
+use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
@@ -19,24 +19,33 @@ use super::penalty::Place;
 use super::session::{self, Admitted};
 use crate::state::AppState;
 
-/// Middleware that serves `…/websocket/{app}/{key}` under any prefix and lets everything else pass.
-/// Must be the outermost layer: what lies inside never sees a key.
-pub async fn intercept(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let upgrade = request.headers().contains_key(header::UPGRADE);
-    let Some((app, key)) = target(request.uri().path(), upgrade) else {
-        return next.run(request).await;
-    };
-    if request.method() != Method::GET {
-        let allow = [(header::ALLOW, "GET")];
-        return (StatusCode::METHOD_NOT_ALLOWED, allow, "executors connect with GET").into_response();
+/// `GET /websocket/{app}/{key}`. Prefixes and superfluous slashes are taken off by
+/// [`canonical_path`] before the router looks.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/websocket/{app}/{key}", get(connect))
+}
+
+async fn connect(State(state): State<AppState>, request: Request) -> Response {
+    match target(request.uri().path(), true) {
+        Some((app, key)) => accept(state, request, app, key).await,
+        None => refuse(StatusCode::BAD_REQUEST, "the application or key in the path is not UTF-8"),
     }
-    accept(state, request, app, key).await
+}
+
+/// The path `/websocket/{app}/{key}` of any path an executor may dial: with any prefix, with repeated
+/// slashes, with one at the end. `None` for every other path.
+///
+/// `upgrade`: whether the request asks for a websocket. Only then a path under `/v2` is one, for an
+/// application may be called `websocket`.
+pub fn canonical_path(path: &str, upgrade: bool) -> Option<String> {
+    let (app, key) = segments(path, upgrade)?;
+    Some(format!("/websocket/{app}/{key}"))
 }
 
 async fn accept(state: AppState, request: Request, app: String, key: String) -> Response {
     let (mut parts, _) = request.into_parts();
     let metrics = &state.metrics;
-    let address = crate::api::source_ip(&state, &parts);
+    let address = crate::api::gate::source_ip(&state, &parts);
     let place = Place {
         key_hash: hash(&key),
         address,
@@ -108,20 +117,19 @@ fn hash(key: &str) -> [u8; 16] {
     short
 }
 
-/// Application and key of a path `…/websocket/{app}/{key}`: any prefix, repeated slashes, a slash at
-/// the end, both segments percent-encoded or not.
-fn target(path: &str, upgrade: bool) -> Option<(String, String)> {
+/// Application and key of a path, as they are written in it.
+fn segments(path: &str, upgrade: bool) -> Option<(&str, &str)> {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let first = segments.clone().next();
+    let first = segments.clone().find(|segment| *segment != "conductor");
     let key = segments.next_back()?;
     let app = segments.next_back()?;
-    if segments.next_back() != Some("websocket") {
-        return None;
-    }
-    // An application may be called `websocket`: its REST paths are not ours.
-    if first == Some("v2") && !upgrade {
-        return None;
-    }
+    let is_dial = segments.next_back() == Some("websocket") && (first != Some("v2") || upgrade);
+    is_dial.then_some((app, key))
+}
+
+/// Application and key of a path, decoded.
+fn target(path: &str, upgrade: bool) -> Option<(String, String)> {
+    let (app, key) = segments(path, upgrade)?;
     let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
     Some((decode(app)?, decode(key)?))
 }
@@ -163,6 +171,8 @@ mod tests {
         for path in ["/", "/websocket", "/websocket/shop", "/websockets/shop/k", "/v2/orgs/local"] {
             assert_eq!(read(path), None, "{path}");
         }
-        assert_eq!(target("/v2/orgs/local/apps/websocket/workflows/w", false), None);
+        assert_eq!(canonical_path("/v2/orgs/local/apps/websocket/workflows/w", false), None);
+        assert_eq!(canonical_path("/conductor/v2/orgs/local/apps/websocket/workflows/w", false), None);
+        assert_eq!(canonical_path("/x/websocket/a/b/", false), Some("/websocket/a/b".to_owned()));
     }
 }

@@ -28,7 +28,7 @@ mod routing;
 mod session;
 mod versions;
 
-pub use accept::intercept;
+pub use accept::{canonical_path, routes};
 pub(crate) use session::Session;
 
 use cuts::{Cuts, Evictions};

@@ -67,9 +67,6 @@ impl Session {
         &self.admitted.app_id
     }
 
-    pub(crate) fn app_name(&self) -> &str {
-        &self.admitted.app_name
-    }
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity

@@ -20,6 +20,7 @@ pub mod apps;
 pub mod audit;
 pub mod executors;
 pub mod idempotency;
+pub mod instances;
 pub mod keys;
 pub mod orgs;
 pub mod recoveries;

@@ -1,0 +1,380 @@
+//! Feeds the machine with what happens and carries out what it decides.
+//!
+//! One reconciler, without input: it compares who is connected with what is written, writes the
+//! difference, declares dead whose grace is over, and starts a [`runner`](super::runner) for every
+//! dead executor that is this instance's to recover. Nudges only shorten its sleep. It may be run by
+//! several instances at once, for every change states what it saw.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::machine::{self, Case, Effect, Event, ExecutorKey, Phase};
+use super::news::{News, NewsKind};
+use super::runner::{self, Claim};
+use super::{Shared, sweep};
+use crate::cluster::millis;
+use crate::hub::Session;
+use crate::store::executors::{Connection, ExecutorRow};
+use crate::store::recoveries::RecoveryStatus;
+use crate::store::StoreError;
+
+/// Between two looks when nothing nudges.
+const PASS_EVERY: Duration = Duration::from_secs(1);
+/// A pass that takes longer is given up and begun anew.
+const PASS_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two rounds of housekeeping.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(600);
+/// Connections written at a time.
+const WRITES: usize = 4;
+/// Dead executors declared in one pass.
+const DUE: i64 = 500;
+/// How long a claim lasts unless it is renewed, in expiries of an instance.
+const CLAIM_EXPIRIES: i64 = 2;
+/// Pause after a failed pass.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// A session that is in the store.
+struct Written {
+    session: Arc<Session>,
+    unresponsive: bool,
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    written: HashMap<u64, Written>,
+    departed: Vec<Arc<Session>>,
+    seen_resumptions: u64,
+    runners: JoinSet<ExecutorKey>,
+    housekeeping_at: Instant,
+    sweep_at: Instant,
+    failing: bool,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        // The first sweep waits until everybody had time to connect.
+        let sweep_at = Instant::now() + shared.options.sweep_every;
+        Self {
+            seen_resumptions: shared.instance.resumptions(),
+            written: HashMap::new(),
+            departed: Vec::new(),
+            runners: JoinSet::new(),
+            housekeeping_at: Instant::now(),
+            sweep_at,
+            failing: false,
+            shared,
+        }
+    }
+
+    /// Runs until the server stops.
+    pub(super) async fn run(mut self) {
+        let shutdown = self.shared.shutdown.clone();
+        while !shutdown.is_cancelled() {
+            let sleep = match timeout(PASS_DEADLINE, self.pass()).await {
+                Ok(Ok(sleep)) => {
+                    self.failing = false;
+                    sleep
+                }
+                Ok(Err(error)) => self.failed(&error.to_string()),
+                Err(_) => self.failed("the store does not answer"),
+            };
+            let nudged = async {
+                tokio::select! {
+                    () = self.shared.hub.changed() => {}
+                    () = self.shared.nudge.notified() => {}
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = nudged => {}
+                () = tokio::time::sleep(sleep) => {}
+                Some(_) = self.runners.join_next() => {}
+            }
+        }
+        self.stop().await;
+    }
+
+    fn failed(&mut self, error: &str) -> Duration {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(error, "cannot keep the books of executors; trying again");
+        }
+        AFTER_FAILURE
+    }
+
+    /// Writes down that everybody is gone, so that the next start knows when.
+    async fn stop(mut self) {
+        self.runners.shutdown().await;
+        self.shared.hub.close_all().await;
+        let leaving = async {
+            for written in std::mem::take(&mut self.written).into_values() {
+                // A planned stop is no loss of the executor: no record is opened for it.
+                drop(written);
+            }
+            self.shared.instance.leave().await
+        };
+        if let Ok(Err(error)) = timeout(Duration::from_secs(5), leaving).await {
+            tracing::warn!(%error, "could not say goodbye to the store");
+        }
+    }
+
+    /// One look at everything. Returns how long nothing is to be done.
+    async fn pass(&mut self) -> Result<Duration, StoreError> {
+        self.write_sessions().await?;
+        while self.runners.try_join_next().is_some() {}
+        if !self.shared.instance.is_current() {
+            return Ok(AFTER_FAILURE);
+        }
+        let shared = self.shared.clone();
+        let expiry = shared.instance.expiry_ms();
+        if shared.store.adopt_orphans(expiry).await? > 0 {
+            tracing::info!("executors of an instance that is gone count as disconnected");
+        }
+        let next_due = self.judge().await?;
+        self.take_over().await?;
+        shared.store.renew_claims(shared.instance.id(), expiry * CLAIM_EXPIRIES).await?;
+        self.housekeeping().await?;
+        Ok(next_due.min(PASS_EVERY))
+    }
+
+    /// Writes who came, went, fell silent and spoke again.
+    async fn write_sessions(&mut self) -> Result<(), StoreError> {
+        let resumptions = self.shared.instance.resumptions();
+        if resumptions != self.seen_resumptions {
+            // Others may have counted our executors as lost: write everybody down anew.
+            self.written.clear();
+            self.seen_resumptions = resumptions;
+        }
+        self.departed.extend(self.shared.hub.take_departed());
+        let connected = self.shared.hub.connected();
+        let mut unwritten: Vec<_> = self.departed.iter().chain(&connected).cloned().collect();
+        unwritten.retain(|session| !self.written.contains_key(&session.serial()));
+        unwritten.sort_by_key(|session| session.serial());
+        self.write_connected(unwritten).await?;
+
+        while let Some(session) = self.departed.first().cloned() {
+            self.write_departed(&session).await?;
+            self.written.remove(&session.serial());
+            self.departed.remove(0);
+        }
+        self.write_responsiveness().await
+    }
+
+    /// Sessions of one executor are written in the order in which they came, different executors
+    /// side by side.
+    async fn write_connected(&mut self, sessions: Vec<Arc<Session>>) -> Result<(), StoreError> {
+        let mut by_executor: HashMap<ExecutorKey, Vec<Arc<Session>>> = HashMap::new();
+        for session in sessions {
+            by_executor.entry(key_of(&session)).or_default().push(session);
+        }
+        let shared = &self.shared;
+        let writes = by_executor.into_iter().map(|(key, sessions)| async move {
+            for session in &sessions {
+                write_connection(shared, &key, session).await?;
+            }
+            Ok::<_, StoreError>(sessions)
+        });
+        let mut done = futures_util::stream::iter(writes).buffer_unordered(WRITES);
+        while let Some(result) = done.next().await {
+            for session in result? {
+                self.written.insert(session.serial(), Written { session, unresponsive: false });
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_departed(&self, session: &Session) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let key = key_of(session);
+        let recovery_id = Uuid::now_v7().to_string();
+        let at = shared.instance.at(session.lost_at());
+        if shared.store.executor_lost(&key, session.id(), at, &recovery_id).await? {
+            shared.tell(News::of(&key, at, NewsKind::Disconnected));
+        }
+        Ok(())
+    }
+
+    async fn write_responsiveness(&mut self) -> Result<(), StoreError> {
+        for written in self.written.values_mut() {
+            let since = written.session.unresponsive_since();
+            if since.is_some() == written.unresponsive {
+                continue;
+            }
+            let key = key_of(&written.session);
+            let since_ms = since.map(|since| self.shared.instance.at(since));
+            self.shared.store.set_unresponsive(&key, written.session.id(), since_ms).await?;
+            written.unresponsive = since.is_some();
+            let kind = match since {
+                Some(_) => NewsKind::Unresponsive,
+                None => NewsKind::Responsive,
+            };
+            self.shared.tell(News::of(&key, self.shared.instance.now(), kind));
+        }
+        Ok(())
+    }
+
+    /// Declares dead whose grace is over. Returns how long until the next may be.
+    async fn judge(&mut self) -> Result<Duration, StoreError> {
+        let shared = self.shared.clone();
+        let ahead = millis(PASS_EVERY);
+        let mut next_due = PASS_EVERY;
+        for (row, grace) in shared.store.executors_due(ahead, DUE).await? {
+            if shared.hub.is_connected(&row.key.app_id, &row.key.executor_id, &row.key.version) {
+                continue;
+            }
+            let case = shared.case_in_grace(&row, grace);
+            let now = shared.instance.now();
+            if let Some(left) = case.deadline().map(|deadline| deadline - now).filter(|left| *left > 0) {
+                next_due = next_due.min(Duration::from_millis(left.unsigned_abs() + 1));
+                continue;
+            }
+            let (case, effects) = machine::step(&case, &Event::Tick, now);
+            if effects.contains(&Effect::Claim) {
+                self.declare_dead(case, &row).await?;
+            }
+        }
+        Ok(next_due)
+    }
+
+    async fn declare_dead(&mut self, case: Case, row: &ExecutorRow) -> Result<(), StoreError> {
+        let claimed = self.shared.claim(row).await?;
+        if let Some(claim) = claimed {
+            self.start(case, claim);
+        }
+        Ok(())
+    }
+
+    /// Takes over the recovery of dead executors that nobody drives.
+    async fn take_over(&mut self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let (id, expiry) = (shared.instance.id(), shared.instance.expiry_ms());
+        for row in shared.store.dead_unclaimed(id, expiry).await? {
+            if shared.is_driven(&row.key) {
+                continue;
+            }
+            let Some(recovery_id) = row.recovery_id.clone() else {
+                continue;
+            };
+            let ttl = expiry * CLAIM_EXPIRIES;
+            if let Some(generation) = shared.store.take_over_dead(&row.key, row.generation, id, ttl).await? {
+                let case = Case {
+                    phase: Phase::Claiming,
+                    ..shared.case_in_grace(&row, 0)
+                };
+                self.start(case, Claim { generation, recovery_id, language: row.language });
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, case: Case, claim: Claim) {
+        let key = case.executor.clone();
+        let mailbox = self.shared.open_mailbox(&key);
+        let shared = self.shared.clone();
+        self.runners.spawn(async move {
+            runner::run(&shared, case, claim, &mailbox).await;
+            shared.close_mailbox(&key);
+            key
+        });
+    }
+
+    async fn housekeeping(&mut self) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        let open = store.open_recoveries().await?;
+        for status in [RecoveryStatus::Grace, RecoveryStatus::Dispatching, RecoveryStatus::Stranded] {
+            let count = open.iter().find(|(open, _)| *open == status).map_or(0, |(_, count)| *count);
+            self.shared.metrics.open_recoveries(status.as_str(), count);
+        }
+        let now = Instant::now();
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING_EVERY;
+            store.expire_recoveries().await?;
+            store.expire_instances().await?;
+        }
+        if now >= self.sweep_at {
+            self.sweep_at = now + self.shared.options.sweep_every;
+            tokio::spawn(sweep::sweep(self.shared.clone()));
+        }
+        Ok(())
+    }
+}
+
+async fn write_connection(shared: &Shared, key: &ExecutorKey, session: &Session) -> Result<(), StoreError> {
+    let identity = session.identity();
+    let metadata = identity.metadata.as_ref().and_then(|metadata| serde_json::to_string(metadata).ok());
+    let connection = Connection {
+        key,
+        hostname: identity.hostname.as_deref(),
+        language: identity.language.as_deref(),
+        sdk_version: identity.sdk_version.as_deref(),
+        metadata,
+        session_id: session.id(),
+        instance_id: shared.instance.id(),
+    };
+    let rejoined = match shared.store.executor_connected(&connection).await {
+        Ok(rejoined) => rejoined,
+        Err(StoreError::NotFound) => {
+            session.close("the application was deleted");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(language) = &identity.language {
+        shared.store.set_app_language(&key.app_id, language).await?;
+    }
+    let now = shared.instance.now();
+    shared.tell(News::of(key, now, NewsKind::Connected));
+    if let Some(recovery_id) = rejoined {
+        shared.tell(News::of(key, now, NewsKind::Rejoined { recovery_id }));
+    }
+    shared.arrived(key);
+    Ok(())
+}
+
+fn key_of(session: &Session) -> ExecutorKey {
+    let identity = session.identity();
+    ExecutorKey {
+        app_id: session.app_id().to_owned(),
+        executor_id: identity.executor_id.clone(),
+        version: identity.version.clone(),
+    }
+}
+
+impl Shared {
+    /// Declares an executor dead and claims its recovery, if it still is as `row` says.
+    pub(super) async fn claim(&self, row: &ExecutorRow) -> Result<Option<Claim>, StoreError> {
+        let ttl = self.instance.expiry_ms() * CLAIM_EXPIRIES;
+        let fallback = Uuid::now_v7().to_string();
+        let claimed =
+            self.store.claim_dead(&row.key, row.generation, self.instance.id(), ttl, &fallback).await?;
+        let Some((generation, recovery_id)) = claimed else {
+            return Ok(None);
+        };
+        let kind = NewsKind::Dead { recovery_id: recovery_id.clone() };
+        self.tell(News::of(&row.key, self.instance.now(), kind));
+        Ok(Some(Claim {
+            generation,
+            recovery_id,
+            language: row.language.clone(),
+        }))
+    }
+
+    /// The case of a lost executor as its row tells it.
+    pub(super) fn case_in_grace(&self, row: &ExecutorRow, grace: i64) -> Case {
+        let (first, longest) = self.options.retry;
+        let from = row.grace_from.unwrap_or(row.updated_at);
+        let phase = Phase::Grace {
+            from,
+            noticed: row.noticed_at.unwrap_or(from),
+        };
+        Case {
+            phase,
+            ..Case::healthy(row.key.clone(), grace, (millis(first), millis(longest)))
+        }
+    }
+}

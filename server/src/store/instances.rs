@@ -1,0 +1,73 @@
+//! Instances of the server: who is alive, and since when executors had a chance to be seen.
+
+use super::{Dialect, Store, StoreError};
+
+impl Store {
+    /// Writes a new instance down. On SQLite there can be only one, so all others are dead.
+    pub async fn register_instance(&self, id: &str, address: &str) -> Result<(), StoreError> {
+        let _timer = self.timer("register_instance");
+        if self.dialect() == Dialect::Sqlite {
+            let others = self.sql("UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1");
+            sqlx::query(others).bind(id).execute(self.pool()).await?;
+        }
+        let insert = self.sql(
+            "INSERT INTO instances (id, address, serving_since, heartbeat_at) VALUES ($1, $2, {now}, {now}) \
+             ON CONFLICT (id) DO UPDATE SET serving_since = {now}, heartbeat_at = {now}, stopped_at = NULL",
+        );
+        sqlx::query(insert).bind(id).bind(address).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Says that an instance is alive; returns the database's clock. `None` if the instance is not
+    /// in the books: others took it for dead.
+    pub async fn beat(&self, id: &str) -> Result<Option<i64>, StoreError> {
+        let _timer = self.timer("beat");
+        let update = self.sql(
+            "UPDATE instances SET heartbeat_at = {now} WHERE id = $1 AND stopped_at IS NULL \
+             RETURNING heartbeat_at",
+        );
+        Ok(sqlx::query_scalar(update).bind(id).fetch_optional(self.pool()).await?)
+    }
+
+    /// Says that an instance stops in good order.
+    pub async fn instance_stopped(&self, id: &str) -> Result<(), StoreError> {
+        let update = self.sql("UPDATE instances SET stopped_at = {now} WHERE id = $1");
+        sqlx::query(update).bind(id).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Counts the executors of instances that are gone as lost since their instance was last heard
+    /// of, and gives every lost one its full grace from the moment somebody served again. Returns how
+    /// many were found lost.
+    ///
+    /// `expiry`: milliseconds of silence after which an instance is gone.
+    pub async fn adopt_orphans(&self, expiry: i64) -> Result<u64, StoreError> {
+        let _timer = self.timer("adopt_orphans");
+        let lost = self.sql(
+            "UPDATE executors SET state = 'DISCONNECTED', noticed_at = {now}, updated_at = {now}, \
+               unresponsive_since = NULL, generation = generation + 1, \
+               disconnected_at = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}), \
+               grace_from = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}) \
+             WHERE state = 'HEALTHY' AND NOT EXISTS ( \
+               SELECT 1 FROM instances WHERE id = executors.instance_id \
+                 AND stopped_at IS NULL AND heartbeat_at > {now} - $1)",
+        );
+        let adopted = sqlx::query(lost).bind(expiry).execute(self.pool()).await?.rows_affected();
+        // Time in which nobody served, or the database was away, counts for nobody.
+        let forgive = self.sql(
+            "UPDATE executors SET grace_from = (SELECT MIN(serving_since) FROM instances \
+               WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1) \
+             WHERE state = 'DISCONNECTED' AND grace_from < (SELECT MIN(serving_since) FROM instances \
+               WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1)",
+        );
+        sqlx::query(forgive).bind(expiry).execute(self.pool()).await?;
+        Ok(adopted)
+    }
+
+    /// Forgets instances gone for a day.
+    pub async fn expire_instances(&self) -> Result<(), StoreError> {
+        let delete = self.sql("DELETE FROM instances WHERE heartbeat_at < {now} - 86400000");
+        sqlx::query(delete).execute(self.pool()).await?;
+        Ok(())
+    }
+}
