@@ -317,7 +317,11 @@ async fn rejections_are_retried_and_logged_rarely_without_the_key() {
             })
             .count()
     };
-    assert_eq!((lines("401"), lines("404")), (1, 1), "once a minute");
+    assert_eq!(
+        (lines("HTTP status 401"), lines("HTTP status 404")),
+        (1, 1),
+        "once a minute"
+    );
     let verbose = log.contains("TRACE") && log.contains("tungstenite");
     assert!(
         verbose,
