@@ -23,7 +23,7 @@ export const read = {
   versions: (app: string) => api.queryOptions('get', `${APP}/versions`, { params: { path: inApp(app) } }),
   recoveries: (
     app: string,
-    query: { status?: string; executorId?: string; limit?: number; offset?: number } = {},
+    query: { status?: Recovery['status']; executorId?: string; limit?: number; offset?: number } = {},
   ) => api.queryOptions('get', `${APP}/recoveries`, { params: { path: inApp(app), query } }),
   workflow: (app: string, workflowId: string) =>
     api.queryOptions('get', `${APP}/workflows/{workflowId}`, {

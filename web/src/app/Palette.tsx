@@ -101,29 +101,6 @@ function useCommands(app: string | undefined, text: string, onSheet: () => void)
   const { data: apps } = useQuery(read.apps());
   return useMemo(() => {
     const groups: Group[] = [];
-    if (app && text) {
-      groups.push({
-        value: `Workflows of ${app}`,
-        items: [
-          {
-            value: 'open-workflow',
-            label: `Open the workflow with id ${text}`,
-            run: () => void navigate({ to: '/apps/$app/workflows/$id', params: { app, id: text } }),
-          },
-          {
-            value: 'find-workflow',
-            label: `Show workflows whose id starts with ${text}`,
-            run: () => void navigate({ to: '/apps/$app/workflows', params: { app }, search: { id: [text] } }),
-          },
-          {
-            value: 'name-workflow',
-            label: `Show workflows named ${text}`,
-            run: () =>
-              void navigate({ to: '/apps/$app/workflows', params: { app }, search: { name: [text] } }),
-          },
-        ],
-      });
-    }
     if (app) {
       groups.push({
         value: app,
@@ -157,6 +134,29 @@ function useCommands(app: string | undefined, text: string, onSheet: () => void)
         { value: 'sheet', label: 'Keyboard shortcuts', meta: '?', run: onSheet },
       ],
     });
+    if (app && text) {
+      groups.push({
+        value: `Workflows of ${app}`,
+        items: [
+          {
+            value: 'open-workflow',
+            label: `Open the workflow with id ${text}`,
+            run: () => void navigate({ to: '/apps/$app/workflows/$id', params: { app, id: text } }),
+          },
+          {
+            value: 'find-workflow',
+            label: `Show workflows whose id starts with ${text}`,
+            run: () => void navigate({ to: '/apps/$app/workflows', params: { app }, search: { id: [text] } }),
+          },
+          {
+            value: 'name-workflow',
+            label: `Show workflows named ${text}`,
+            run: () =>
+              void navigate({ to: '/apps/$app/workflows', params: { app }, search: { name: [text] } }),
+          },
+        ],
+      });
+    }
     return groups;
   }, [app, text, apps, live, toggle, navigate, onSheet]);
 }

@@ -255,9 +255,9 @@ export function Table({ label, head, children }: { label: string; head: ReactNod
   );
 }
 
-export function Code({ text, label }: { text: string; label: string }) {
+export function Code({ text, label, short }: { text: string; label: string; short?: boolean }) {
   return (
-    <div className={s.code}>
+    <div className={s.code} data-short={short || undefined}>
       <pre tabIndex={0}>
         <code>{text}</code>
       </pre>

@@ -141,7 +141,7 @@ function Snippets({ app, secret }: { app: string; secret: string }) {
         return (
           <Tabs.Panel key={each} value={each} className="stack">
             <Code text={install} label="command" />
-            <Code text={code} label="code" />
+            <Code text={code} label="code" short />
             {note && <p className="muted">{note}</p>}
           </Tabs.Panel>
         );

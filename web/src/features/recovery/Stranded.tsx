@@ -204,26 +204,30 @@ function PendingPreview({ app, recovery }: { app: string; recovery: Recovery }) 
       rows={2}
       failed={() => <p className="muted">Nobody is connected who could list the workflows.</p>}
     >
-      {(list) => (
-        <div className="stack" style={{ gap: 6 }}>
-          <h3>
-            {list.length === PREVIEW
-              ? `The first ${count(PREVIEW)} workflows`
-              : plural(list.length, 'workflow')}{' '}
-            it is about
-          </h3>
-          <ul className={s.preview}>
-            {list.map((workflow) => (
-              <li key={workflow.workflowId}>
-                <StatusBadge status={workflow.status} />
-                <bdi className="clip">{workflow.workflowName}</bdi>
-                <span className="grow" />
-                <Id value={workflow.workflowId} />
-              </li>
-            ))}
-          </ul>
-        </div>
-      )}
+      {(list) =>
+        list.length === 0 ? (
+          <p className="muted">None of its workflows is pending any more.</p>
+        ) : (
+          <div className="stack" style={{ gap: 6 }}>
+            <h3>
+              {list.length === PREVIEW
+                ? `The first ${count(PREVIEW)} workflows`
+                : plural(list.length, 'workflow')}{' '}
+              it is about
+            </h3>
+            <ul className={s.preview}>
+              {list.map((workflow) => (
+                <li key={workflow.workflowId}>
+                  <StatusBadge status={workflow.status} />
+                  <bdi className="clip">{workflow.workflowName}</bdi>
+                  <span className="grow" />
+                  <Id value={workflow.workflowId} />
+                </li>
+              ))}
+            </ul>
+          </div>
+        )
+      }
     </Loaded>
   );
 }

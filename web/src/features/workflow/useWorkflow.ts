@@ -6,7 +6,8 @@ import { isActive } from '~/ui/data';
 import { useLive, useRenewal } from '~/ui/live';
 import type { Known } from './timeline';
 
-const PAGE = 1_000;
+/** Steps of one answer: few enough to show the first soon, many enough to have 20,000 in four. */
+const PAGE = 5_000;
 const MOST_CHILDREN = 1_000;
 
 export type Steps = { steps: Step[]; complete: boolean; problem: Problem | null };

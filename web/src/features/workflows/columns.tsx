@@ -7,7 +7,7 @@ import {
 } from '@tanstack/react-table';
 import type { Workflow } from '~/api/queries';
 import { Checkbox } from '~/ui/controls';
-import { Age, Id, isActive, StatusBadge, Took } from '~/ui/data';
+import { Age, Id, StatusBadge, Took } from '~/ui/data';
 import s from './Workflows.module.css';
 
 export const features = tableFeatures({ columnVisibilityFeature, rowSelectionFeature });
@@ -140,18 +140,15 @@ export function workflowColumns(app: string) {
     helper.display({
       id: 'took',
       header: 'Took',
-      cell: ({ row: { original: row } }) => (
-        <Took
-          start={row.dequeuedAt ?? row.createdAt}
-          end={
-            row.status === 'PENDING'
-              ? null
-              : isActive(row.status)
-                ? row.createdAt
-                : (row.completedAt ?? row.updatedAt)
-          }
-        />
-      ),
+      cell: ({ row: { original: row } }) =>
+        row.status === 'ENQUEUED' || row.status === 'DELAYED' ? (
+          <span className="muted">–</span>
+        ) : (
+          <Took
+            start={row.dequeuedAt ?? row.createdAt}
+            end={row.status === 'PENDING' ? null : (row.completedAt ?? row.updatedAt)}
+          />
+        ),
     }),
     helper.display({
       id: 'created',
