@@ -48,7 +48,7 @@ def test_another_executor_of_the_version_finishes(
     assert timedelta(seconds=grace_secs) <= waited < timedelta(seconds=grace_secs + 1)
     [attempt] = record["attempts"]
     assert attempt["executorId"] == survivor.id
-    assert attempt["outcome"] == "RECOVERED"
+    assert attempt["outcome"] == "ACCEPTED"
     assert attempt["error"] is None
     assert_in_order(record["dispatchedAt"], attempt["at"], record["completedAt"])
     assert app.call("GET", f"/recoveries/{record['id']}") == record

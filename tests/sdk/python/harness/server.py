@@ -82,7 +82,9 @@ class Server:
             "SEGNO_DATABASE_URL": self._database.url,
             "SEGNO_AUTH": "keys",
             "SEGNO_ADMIN_KEY": self.admin_key,
-            "RUST_LOG": os.environ.get("RUST_LOG", "info,segno_server=debug"),
+            "RUST_LOG": os.environ.get(
+                "RUST_LOG", "info,segno_server=debug,segno_server::access=warn"
+            ),
         }
 
     def _answers(self) -> bool | None:
