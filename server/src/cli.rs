@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::openapi::{self, SpecVersion};
 use crate::auth::{AppScope, Permission, Permissions, key};
 use crate::config::{LogFormat, ServeArgs, StoreArgs};
+use crate::dev;
 use crate::store::keys::NewKey;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, logging};
-use crate::dev;
 
 /// The control plane for durable workflows.
 #[derive(Parser)]
@@ -100,7 +100,11 @@ struct KeyCreate {
     /// Its name
     name: String,
     /// What it may do (repeatable) [default: websocket.connect]
-    #[arg(long = "permission", value_name = "PERMISSION", conflicts_with = "admin")]
+    #[arg(
+        long = "permission",
+        value_name = "PERMISSION",
+        conflicts_with = "admin"
+    )]
     permissions: Vec<String>,
     /// Which application it covers (repeatable) [default: all]
     #[arg(long = "app", value_name = "APP", conflicts_with = "admin")]
@@ -121,7 +125,10 @@ pub fn main() -> ExitCode {
         eprintln!("error: {message}");
         return ExitCode::from(2);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start: {error}");
@@ -146,7 +153,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate(args) => {
             let store = connect(&args).await?;
             store.migrate().await?;
-            println!("The schema is at version {}.", store.schema_version().await?);
+            println!(
+                "The schema is at version {}.",
+                store.schema_version().await?
+            );
             Ok(())
         }
         Command::Healthcheck { url } => healthcheck(&url).await,
@@ -160,9 +170,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (--listen, SEGNO_LISTEN)", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {} (--listen, SEGNO_LISTEN)",
+            config.listen
+        )
+    })?;
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = shutdown.clone();
@@ -266,7 +279,10 @@ async fn create_key(create: KeyCreate) -> anyhow::Result<()> {
     let mut apps = Vec::new();
     for name in &create.apps {
         let app = store.app_by_name(&org.id, name).await?;
-        apps.push(app.with_context(|| format!("there is no application `{name}`"))?.id);
+        apps.push(
+            app.with_context(|| format!("there is no application `{name}`"))?
+                .id,
+        );
     }
     let text = key::generate(&org.id);
     let new = NewKey {
@@ -274,12 +290,19 @@ async fn create_key(create: KeyCreate) -> anyhow::Result<()> {
         name: &create.name,
         hash: &key::hash(text.expose()),
         permissions,
-        scope: &if apps.is_empty() { AppScope::All } else { AppScope::Only(apps) },
+        scope: &if apps.is_empty() {
+            AppScope::All
+        } else {
+            AppScope::Only(apps)
+        },
         admin: create.admin,
     };
     let mut tx = store.begin().await?;
     match store.insert_key(&mut tx, &new).await {
-        Err(StoreError::Taken) => bail!("there is a key `{}` already; choose another name", create.name),
+        Err(StoreError::Taken) => bail!(
+            "there is a key `{}` already; choose another name",
+            create.name
+        ),
         other => other?,
     };
     store.commit(tx).await?;
@@ -294,7 +317,9 @@ fn permissions(names: &[String]) -> anyhow::Result<Permissions> {
     names
         .iter()
         .map(|name| match Permission::parse(name) {
-            Some(Permission::TokenWrite) => bail!("token.write is for administrators' keys: use --admin"),
+            Some(Permission::TokenWrite) => {
+                bail!("token.write is for administrators' keys: use --admin")
+            }
             Some(permission) => Ok(permission),
             None => bail!("there is no permission `{name}`"),
         })
@@ -307,7 +332,11 @@ async fn list_keys(store: &Store) -> anyhow::Result<()> {
     for admin in [true, false] {
         for key in store.keys(&org.id, admin).await? {
             let permissions: Vec<&str> = key.permissions.iter().map(Permission::name).collect();
-            let permissions = if admin { "(administrator)".to_owned() } else { permissions.join(",") };
+            let permissions = if admin {
+                "(administrator)".to_owned()
+            } else {
+                permissions.join(",")
+            };
             let apps = match key.scope {
                 AppScope::All => "(all)".to_owned(),
                 AppScope::Only(apps) => app_names(store, &apps).await?.join(","),

@@ -230,7 +230,9 @@ impl Config {
         });
         match has_port {
             true => address.clone(),
-            false if address.contains(':') && !address.starts_with('[') => format!("[{address}]:{port}"),
+            false if address.contains(':') && !address.starts_with('[') => {
+                format!("[{address}]:{port}")
+            }
             false => format!("{address}:{port}"),
         }
     }
@@ -315,7 +317,10 @@ mod tests {
         };
         assert!(with(&format!("dbos_{}", "a".repeat(32))).checked().is_ok());
         for bad in ["short", "dbos_short", &format!("dbos_{}/", "a".repeat(32))] {
-            assert!(matches!(with(bad).checked(), Err(ConfigError::AdminKey)), "{bad}");
+            assert!(
+                matches!(with(bad).checked(), Err(ConfigError::AdminKey)),
+                "{bad}"
+            );
         }
     }
 
@@ -325,7 +330,13 @@ mod tests {
             auth: AuthMode::Oidc,
             ..Config::local("sqlite://x")
         };
-        assert!(config.checked().unwrap_err().to_string().contains("--auth keys"));
+        assert!(
+            config
+                .checked()
+                .unwrap_err()
+                .to_string()
+                .contains("--auth keys")
+        );
     }
 
     #[test]

@@ -27,9 +27,15 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// Serves on `listener` until `shutdown` is cancelled: brings the schema up to date, starts recovery
 /// and the policies, accepts executors and requests. Then executors are let go (they redial another
 /// instance, or this one when it is back) and requests under way are finished.
-pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let config = config.checked()?;
-    let address = listener.local_addr().context("the listening socket is unusable")?;
+    let address = listener
+        .local_addr()
+        .context("the listening socket is unusable")?;
     let metrics = Metrics::new()?;
     let store = Store::connect(&config.database_url, metrics.clone()).await?;
     if config.migrate {
@@ -40,7 +46,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let (auth, new_admin_key) = Auth::start(&config, &store).await?;
     if let Some(key) = new_admin_key {
         // Standard output, not the log: logs are collected and kept.
-        println!("Administrator's API key, shown only this once: {}", key.expose());
+        println!(
+            "Administrator's API key, shown only this once: {}",
+            key.expose()
+        );
     }
     warn_of_open_doors(&config, address);
 
@@ -66,16 +75,20 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         metrics,
         shutdown: shutdown.clone(),
     };
-    let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request).layer(http::router(state)?);
+    let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request)
+        .layer(http::router(state)?);
     tracing::info!(%address, "listening");
 
     let stop = shutdown.clone();
     let closing = hub.clone();
-    let server = axum::serve(listener, ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service))
-        .with_graceful_shutdown(async move {
-            stop.cancelled().await;
-            closing.close_all().await;
-        });
+    let server = axum::serve(
+        listener,
+        ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service),
+    )
+    .with_graceful_shutdown(async move {
+        stop.cancelled().await;
+        closing.close_all().await;
+    });
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use segno_protocol::{
-    AggregateFilter, GetStepAggregates, GetWorkflowAggregates, StepAggregateRow, StepAggregates, WorkflowAggregateRow,
-    WorkflowAggregates,
+    AggregateFilter, GetStepAggregates, GetWorkflowAggregates, StepAggregateRow, StepAggregates,
+    WorkflowAggregateRow, WorkflowAggregates,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -161,7 +161,9 @@ fn grouped(groups: &[Option<bool>], bucket: Option<i64>) -> Result<(), Problem> 
         return Err(Problem::bad_request("timeBucketSizeMs must be at least 1"));
     }
     if bucket.is_none() && !groups.contains(&Some(true)) {
-        return Err(Problem::bad_request("at least one groupBy… must be true, or timeBucketSizeMs given"));
+        return Err(Problem::bad_request(
+            "at least one groupBy… must be true, or timeBucketSizeMs given",
+        ));
     }
     Ok(())
 }
@@ -173,7 +175,11 @@ fn selected(figures: &[Option<bool>], count: Option<bool>) -> bool {
 
 impl WorkflowAggregatesBody {
     fn wire(self, app: &AppRow) -> Option<WorkflowAggregates> {
-        let figures = [self.select_min_created_at, self.select_max_queue_wait_ms, self.select_max_total_latency_ms];
+        let figures = [
+            self.select_min_created_at,
+            self.select_max_queue_wait_ms,
+            self.select_max_total_latency_ms,
+        ];
         let by_owner = self.group_by_application_name.unwrap_or(false);
         Some(WorkflowAggregates {
             group_by_status: self.group_by_status.unwrap_or(false),
@@ -197,7 +203,11 @@ impl WorkflowAggregatesBody {
                 forked_from: list(self.forked_from),
                 parent_workflow_id: list(self.parent_workflow_id),
                 schedule_name: list(self.schedule_name),
-                application_name: if by_owner { Vec::new() } else { vec![app.name.clone()] },
+                application_name: if by_owner {
+                    Vec::new()
+                } else {
+                    vec![app.name.clone()]
+                },
                 workflow_ids: list(self.workflow_ids),
                 user: list(self.user),
                 start_time: lower(self.start_time),
@@ -233,8 +243,12 @@ async fn workflow_aggregates(
         body.group_by_workflow_name,
     ];
     grouped(&groups, body.time_bucket_size_ms)?;
-    let Some(body) = body.wire(&app) else { return Ok(Json(Vec::new())) };
-    let rows = forward::read(&state.hub, &app, &GetWorkflowAggregates { body }).await?.output;
+    let Some(body) = body.wire(&app) else {
+        return Ok(Json(Vec::new()));
+    };
+    let rows = forward::read(&state.hub, &app, &GetWorkflowAggregates { body })
+        .await?
+        .output;
     let row = |row: WorkflowAggregateRow| WorkflowAggregate {
         count: row.count,
         group: row.group,
@@ -255,7 +269,10 @@ async fn step_aggregates(
     App(app): App,
     Body(body): Body<StepAggregatesBody>,
 ) -> Result<Json<Vec<StepAggregate>>, Problem> {
-    grouped(&[body.group_by_function_name, body.group_by_status], body.time_bucket_size_ms)?;
+    grouped(
+        &[body.group_by_function_name, body.group_by_status],
+        body.time_bucket_size_ms,
+    )?;
     let body = StepAggregates {
         group_by_function_name: body.group_by_function_name.unwrap_or(false),
         group_by_status: body.group_by_status.unwrap_or(false),
@@ -269,7 +286,9 @@ async fn step_aggregates(
         completed_after: lower(body.completed_after),
         completed_before: upper(body.completed_before),
     };
-    let rows = forward::read(&state.hub, &app, &GetStepAggregates { body }).await?.output;
+    let rows = forward::read(&state.hub, &app, &GetStepAggregates { body })
+        .await?
+        .output;
     let row = |row: StepAggregateRow| StepAggregate {
         count: row.count,
         group: row.group,
@@ -280,5 +299,7 @@ async fn step_aggregates(
 
 /// The operations of this page.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(workflow_aggregates)).routes(routes!(step_aggregates))
+    OpenApiRouter::new()
+        .routes(routes!(workflow_aggregates))
+        .routes(routes!(step_aggregates))
 }

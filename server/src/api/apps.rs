@@ -79,7 +79,11 @@ impl Application {
             org_id: app.org_id,
             private_mode: app.private_mode,
             recovery_policy: Some(app.recovery_policy),
-            status: if connected { AppStatus::Available } else { AppStatus::Unavailable },
+            status: if connected {
+                AppStatus::Available
+            } else {
+                AppStatus::Unavailable
+            },
         }
     }
 }
@@ -112,7 +116,10 @@ pub struct PatchAppInputBody {
 
 impl PatchAppInputBody {
     fn patch(&self) -> Result<AppPatch, Problem> {
-        if self.executor_timeout_secs.is_some_and(|secs| !(1..=MAX_TIMEOUT_SECS).contains(&secs)) {
+        if self
+            .executor_timeout_secs
+            .is_some_and(|secs| !(1..=MAX_TIMEOUT_SECS).contains(&secs))
+        {
             return Err(Problem::bad_request(format!(
                 "executorTimeoutSecs must be between 1 and {MAX_TIMEOUT_SECS}"
             )));
@@ -146,10 +153,15 @@ fn limit(field: &str, value: Option<i64>) -> Result<Option<Option<i64>>, Problem
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps", operation_id = "listApps", tag = "Applications",
     params(OrgPath), responses((status = 200, description = "OK", body = [Application])),
     extensions(("x-segno-permission" = json!("application.read"))))]
-async fn list_apps(State(state): State<AppState>, caller: Caller) -> Result<Json<Vec<Application>>, Problem> {
+async fn list_apps(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<Json<Vec<Application>>, Problem> {
     let apps = state.store.apps(&caller.org.id).await?;
     let seen = apps.into_iter().filter(|app| caller.scope.covers(&app.id));
-    Ok(Json(seen.map(|app| Application::new(app, &state)).collect()))
+    Ok(Json(
+        seen.map(|app| Application::new(app, &state)).collect(),
+    ))
 }
 
 /// Get an application
@@ -178,10 +190,16 @@ async fn register_app(
     }
     let mut tx = store.begin().await?;
     let private_mode = body.private_mode.unwrap_or(false);
-    if !store.insert_app(&mut tx, &caller.org.id, &path.app_name, private_mode).await? {
+    if !store
+        .insert_app(&mut tx, &caller.org.id, &path.app_name, private_mode)
+        .await?
+    {
         // A repeat changes only what it gives.
         audit.operation("application.update");
-        if let Some(app) = store.app_in(&mut tx, &caller.org.id, &path.app_name).await? {
+        if let Some(app) = store
+            .app_in(&mut tx, &caller.org.id, &path.app_name)
+            .await?
+        {
             let patch = AppPatch {
                 private_mode: body.private_mode,
                 ..AppPatch::default()
@@ -219,7 +237,11 @@ async fn update_app(
 #[utoipa::path(delete, path = "/v2/orgs/{orgName}/apps/{appName}", operation_id = "deleteApp", tag = "Applications",
     params(AppPath), responses((status = 204, description = "Deleted")),
     extensions(("x-segno-permission" = json!("application.write")), ("x-segno-audit" = json!("application.delete"))))]
-async fn delete_app(State(state): State<AppState>, App(app): App, audit: Audit) -> Result<StatusCode, Problem> {
+async fn delete_app(
+    State(state): State<AppState>,
+    App(app): App,
+    audit: Audit,
+) -> Result<StatusCode, Problem> {
     let mut tx = state.store.begin().await?;
     state.store.delete_app(&mut tx, &app.id).await?;
     audit.record(&state.store, &mut tx).await?;
@@ -246,6 +268,11 @@ mod tests {
         assert_eq!(limit("x", Some(-5)).unwrap(), Some(None));
         assert_eq!(limit("x", Some(5)).unwrap(), Some(Some(5)));
         assert_eq!(limit("x", None).unwrap(), None);
-        assert!(limit("x", Some(0)).unwrap_err().detail().contains("x must be at least 1"));
+        assert!(
+            limit("x", Some(0))
+                .unwrap_err()
+                .detail()
+                .contains("x must be at least 1")
+        );
     }
 }

@@ -26,7 +26,11 @@ struct Draft {
 
 impl Audit {
     /// An entry for `operation`, not yet written.
-    pub(super) fn new(operation: &'static str, caller: &Caller, target: Option<(&'static str, String)>) -> Self {
+    pub(super) fn new(
+        operation: &'static str,
+        caller: &Caller,
+        target: Option<(&'static str, String)>,
+    ) -> Self {
         let entry = AuditEntry {
             org_id: caller.org.id.clone(),
             operation,
@@ -39,7 +43,10 @@ impl Audit {
             details: serde_json::Map::new(),
         };
         Self {
-            draft: Arc::new(Mutex::new(Draft { entry, recorded: false })),
+            draft: Arc::new(Mutex::new(Draft {
+                entry,
+                recorded: false,
+            })),
         }
     }
 

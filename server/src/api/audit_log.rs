@@ -67,7 +67,10 @@ pub struct AuditTarget {
 
 fn one_of(words: &[&str]) -> utoipa::openapi::schema::Object {
     use utoipa::openapi::schema::{ObjectBuilder, Type};
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words.to_vec())).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(words.to_vec()))
+        .build()
 }
 
 fn outcome() -> utoipa::openapi::schema::Object {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use segno_protocol::{
-    BulkFork, Cancel, Delete, ExportWorkflow, Fork, ForkFromFailure, ForkPoint, ForkWorkflow, GetWorkflow, ImportWorkflow,
-    Resume, Rewind, RewindWorkflow,
+    BulkFork, Cancel, Delete, ExportWorkflow, Fork, ForkFromFailure, ForkPoint, ForkWorkflow,
+    GetWorkflow, ImportWorkflow, Resume, Rewind, RewindWorkflow,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -222,7 +222,9 @@ async fn bulk_fork(
     audit.detail("workflow_ids", body.workflow_ids.clone());
     let point = body.point()?;
     if body.workflow_ids.is_empty() {
-        return Ok(Object(BulkForkFromFailureOutputBody { workflow_ids: Vec::new() }));
+        return Ok(Object(BulkForkFromFailureOutputBody {
+            workflow_ids: Vec::new(),
+        }));
     }
     refuse_foreign(&state, &caller, &app, &body.workflow_ids).await?;
     let mut fork = BulkFork::new(body.workflow_ids, point);
@@ -248,7 +250,13 @@ async fn rewind_workflow(
     Path(path): Path<WorkflowPath>,
     Body(body): Body<RewindWorkflowInputBody>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let rewind = Rewind {
         workflow_id: path.workflow_id,
         start_step: body.start_step.map(i64::from),
@@ -256,7 +264,9 @@ async fn rewind_workflow(
         queue_name: body.queue_name,
         queue_partition_key: body.queue_partition_key,
     };
-    forward::succeeded(forward::write(&state.hub, &app, &RewindWorkflow { body: rewind }, false).await?)?;
+    forward::succeeded(
+        forward::write(&state.hub, &app, &RewindWorkflow { body: rewind }, false).await?,
+    )?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -278,15 +288,25 @@ async fn export_workflow(
             app.name
         )));
     }
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = ExportWorkflow {
         workflow_id: path.workflow_id,
         export_children: query.export_children.unwrap_or(false),
     };
     let class = Class::Background(TRANSFER);
     let answer = forward::send(&state.hub, &app, Target::AnyHealthy, &message, class).await?;
-    let serialized_workflow = answer.serialized_workflow.ok_or_else(|| no_workflow(&message.workflow_id))?;
-    Ok(Object(ExportWorkflowOutputBody { serialized_workflow }))
+    let serialized_workflow = answer
+        .serialized_workflow
+        .ok_or_else(|| no_workflow(&message.workflow_id))?;
+    Ok(Object(ExportWorkflowOutputBody {
+        serialized_workflow,
+    }))
 }
 
 /// Import a workflow that an application of the same language exported
@@ -307,7 +327,9 @@ async fn import_workflow(
     let answer = forward::send(&state.hub, &app, Target::AnyHealthy, &message, class).await;
     // Whatever an executor cannot decode is the caller's fault here, in whichever words it says so.
     let answer = answer.map_err(|problem| match problem.status() {
-        StatusCode::BAD_GATEWAY if decoding(problem.detail()) => Problem::bad_request(problem.detail()),
+        StatusCode::BAD_GATEWAY if decoding(problem.detail()) => {
+            Problem::bad_request(problem.detail())
+        }
         _ => problem,
     })?;
     forward::succeeded(answer)?;
@@ -318,7 +340,16 @@ async fn import_workflow(
 fn decoding(detail: &str) -> bool {
     let detail = detail.to_lowercase();
     const WORDS: [&str; 11] = [
-        "decod", "deserial", "unpickl", "pickle", "base64", "padding", "gzip", "json", "incorrect header", "unmarshal",
+        "decod",
+        "deserial",
+        "unpickl",
+        "pickle",
+        "base64",
+        "padding",
+        "gzip",
+        "json",
+        "incorrect header",
+        "unmarshal",
         "unexpected",
     ];
     WORDS.iter().any(|word| detail.contains(word))
@@ -337,7 +368,13 @@ async fn restart_workflow(
     App(app): App,
     Path(path): Path<WorkflowPath>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let source = GetWorkflow {
         workflow_id: path.workflow_id,
         load_input: false,

@@ -5,8 +5,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -61,7 +61,9 @@ impl FromRequestParts<AppState> for App {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let app = admitted(parts)?.app.clone();
-        app.map(Self).ok_or_else(|| Problem::internal(&"a route without {appName} asked for its application"))
+        app.map(Self).ok_or_else(|| {
+            Problem::internal(&"a route without {appName} asked for its application")
+        })
     }
 }
 
@@ -70,7 +72,9 @@ impl FromRequestParts<AppState> for Audit {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let audit = admitted(parts)?.audit.clone();
-        audit.ok_or_else(|| Problem::internal(&"a route without x-segno-audit asked for its audit entry"))
+        audit.ok_or_else(|| {
+            Problem::internal(&"a route without x-segno-audit asked for its audit entry")
+        })
     }
 }
 
@@ -119,8 +123,10 @@ impl<T: Serialize + ToSchema> IntoResponse for Object<T> {
         };
         match serde_json::to_vec(&described) {
             Ok(body) => {
-                let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-                if let Ok(link) = HeaderValue::from_str(&format!("<{schema}>; rel=\"describedBy\"")) {
+                let mut response =
+                    ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+                if let Ok(link) = HeaderValue::from_str(&format!("<{schema}>; rel=\"describedBy\""))
+                {
                     response.headers_mut().insert(header::LINK, link);
                 }
                 response
@@ -146,7 +152,11 @@ impl<T: Serialize + ToSchema> IntoResponse for Created<T> {
             *response.status_mut() = StatusCode::CREATED;
         }
         if !self.location.is_empty() {
-            let path: String = self.location.iter().map(|part| format!("/{}", encode_segment(part))).collect();
+            let path: String = self
+                .location
+                .iter()
+                .map(|part| format!("/{}", encode_segment(part)))
+                .collect();
             if let Ok(path) = HeaderValue::from_str(&path) {
                 response.headers_mut().insert(header::LOCATION, path);
             }
@@ -158,6 +168,10 @@ impl<T: Serialize + ToSchema> IntoResponse for Created<T> {
 /// Percent-encodes one segment of a path.
 pub fn encode_segment(text: &str) -> String {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-    const KEEP: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    const KEEP: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
     utf8_percent_encode(text, KEEP).to_string()
 }

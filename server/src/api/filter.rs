@@ -85,7 +85,10 @@ pub(super) fn statuses(app: &AppRow, asked: Option<Vec<String>>) -> Option<Vec<S
     if asked.is_empty() || app.language.as_deref() != Some("java") {
         return Some(asked);
     }
-    let known: Vec<String> = asked.into_iter().filter(|status| STATUSES.contains(&status.as_str())).collect();
+    let known: Vec<String> = asked
+        .into_iter()
+        .filter(|status| STATUSES.contains(&status.as_str()))
+        .collect();
     (!known.is_empty()).then_some(known)
 }
 

@@ -8,7 +8,11 @@ use crate::hub::{Class, Hub, HubError, Target};
 use crate::store::apps::AppRow;
 
 /// Asks any executor for something that changes nothing.
-pub async fn read<M: Message>(hub: &Hub, app: &AppRow, message: &M) -> Result<M::Response, Problem> {
+pub async fn read<M: Message>(
+    hub: &Hub,
+    app: &AppRow,
+    message: &M,
+) -> Result<M::Response, Problem> {
     send(hub, app, Target::AnyHealthy, message, Class::Read).await
 }
 
@@ -19,7 +23,14 @@ pub async fn write<M: Message>(
     message: &M,
     idempotent: bool,
 ) -> Result<M::Response, Problem> {
-    send(hub, app, Target::AnyHealthy, message, Class::Mutation { idempotent }).await
+    send(
+        hub,
+        app,
+        Target::AnyHealthy,
+        message,
+        Class::Mutation { idempotent },
+    )
+    .await
 }
 
 /// Asks an executor and explains a failure.
@@ -30,7 +41,9 @@ pub async fn send<M: Message>(
     message: &M,
     class: Class,
 ) -> Result<M::Response, Problem> {
-    hub.request(app, target, message, class).await.map_err(|error| problem(app, error))
+    hub.request(app, target, message, class)
+        .await
+        .map_err(|error| problem(app, error))
 }
 
 /// Fails unless the executor says that it worked.
@@ -38,7 +51,9 @@ pub fn succeeded(answer: Success) -> Result<(), Problem> {
     if answer.success {
         return Ok(());
     }
-    Err(bad_gateway("the executor refused without a reason; its own log may tell why"))
+    Err(bad_gateway(
+        "the executor refused without a reason; its own log may tell why",
+    ))
 }
 
 /// The executor answered, but not with what it should have.
@@ -88,7 +103,11 @@ fn summary(message: &str) -> &str {
             || line.starts_with("[parameters")
             || line.starts_with("(Background on this error")
     };
-    let line = message.lines().map(str::trim_end).rev().find(|line| !noise(line));
+    let line = message
+        .lines()
+        .map(str::trim_end)
+        .rev()
+        .find(|line| !noise(line));
     line.unwrap_or("the executor answered with an error without text")
 }
 
@@ -98,19 +117,39 @@ fn status_of(line: &str) -> StatusCode {
         (StatusCode::FORBIDDEN, &["metadata-only mode"]),
         (
             StatusCode::NOT_FOUND,
-            &["non-existent", "nonexistent", "does not exist", "do not exist", "not found", "no step named"],
+            &[
+                "non-existent",
+                "nonexistent",
+                "does not exist",
+                "do not exist",
+                "not found",
+                "no step named",
+            ],
         ),
         (
             StatusCode::CONFLICT,
-            &["conflicting workflow id", "already exists", "deduplicated", "cancel it first", "terminal state"],
+            &[
+                "conflicting workflow id",
+                "already exists",
+                "deduplicated",
+                "cancel it first",
+                "terminal state",
+            ],
         ),
         (
             StatusCode::BAD_REQUEST,
-            &["must be specified", "exactly one of", "at least one", "invalid"],
+            &[
+                "must be specified",
+                "exactly one of",
+                "at least one",
+                "invalid",
+            ],
         ),
     ];
     let line = line.to_lowercase();
-    let found = WORDS.iter().find(|(_, words)| words.iter().any(|word| line.contains(word)));
+    let found = WORDS
+        .iter()
+        .find(|(_, words)| words.iter().any(|word| line.contains(word)));
     found.map_or(StatusCode::BAD_GATEWAY, |(status, _)| *status)
 }
 
@@ -125,7 +164,10 @@ mod tests {
                       line 1, in f\n    raise X\ndbos._error.DBOSNonExistentWorkflowError: Workflow w does not exist\n";
         let problem = remote(python);
         assert_eq!(problem.status(), StatusCode::NOT_FOUND);
-        assert_eq!(problem.detail(), "dbos._error.DBOSNonExistentWorkflowError: Workflow w does not exist");
+        assert_eq!(
+            problem.detail(),
+            "dbos._error.DBOSNonExistentWorkflowError: Workflow w does not exist"
+        );
     }
 
     #[test]
@@ -135,13 +177,19 @@ mod tests {
                           {'a': 'secret'}]\n(Background on this error at: https://sqlalche.me/e/20/gkpj)";
         let problem = remote(sqlalchemy);
         assert_eq!(problem.status(), StatusCode::CONFLICT);
-        assert_eq!(problem.detail(), "DETAIL:  Key (workflow_uuid)=(w) already exists.");
+        assert_eq!(
+            problem.detail(),
+            "DETAIL:  Key (workflow_uuid)=(w) already exists."
+        );
     }
 
     #[test]
     fn anything_else_is_the_gateways_problem() {
         assert_eq!(remote("boom").status(), StatusCode::BAD_GATEWAY);
         assert_eq!(remote("").status(), StatusCode::BAD_GATEWAY);
-        assert_eq!(remote("Exactly one of a, b must be specified").status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            remote("Exactly one of a, b must be specified").status(),
+            StatusCode::BAD_REQUEST
+        );
     }
 }

@@ -118,12 +118,25 @@ impl Operations {
                 }
             }
         });
-        let components = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
-        failed.map_or(Ok(Self { by_route, components }), Err)
+        let components = document["components"]["schemas"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        failed.map_or(
+            Ok(Self {
+                by_route,
+                components,
+            }),
+            Err,
+        )
     }
 
     fn find(&self, method: &Method, route: &str) -> Option<&Operation> {
-        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let method = if method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
         self.by_route.get(&(method.clone(), route.to_owned()))
     }
 }
@@ -132,7 +145,9 @@ impl Operation {
     fn read(method: &str, operation: &Value) -> Result<Self, &'static str> {
         let permission = match operation["x-segno-permission"].as_str() {
             Some("any") => None,
-            Some(name) => Some(Permission::parse(name).ok_or("declares an unknown x-segno-permission")?),
+            Some(name) => {
+                Some(Permission::parse(name).ok_or("declares an unknown x-segno-permission")?)
+            }
             None => return Err("declares no x-segno-permission"),
         };
         let audit = match (method, operation["x-segno-audit"].as_str()) {
@@ -144,7 +159,10 @@ impl Operation {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let content = &operation["requestBody"]["content"]["application/json"];
         Ok(Self {
-            id: operation["operationId"].as_str().ok_or("has no operationId")?.into(),
+            id: operation["operationId"]
+                .as_str()
+                .ok_or("has no operationId")?
+                .into(),
             permission,
             audit,
             needs_identity: operation["x-dbos-requires-oauth"] == true,
@@ -152,7 +170,9 @@ impl Operation {
             body: content.is_object().then(|| BodySchema {
                 schema: content["schema"].clone(),
                 required: operation["requestBody"]["required"] == true,
-                limit: operation["x-segno-body-limit"].as_u64().map_or(BODY_LIMIT, |limit| limit as usize),
+                limit: operation["x-segno-body-limit"]
+                    .as_u64()
+                    .map_or(BODY_LIMIT, |limit| limit as usize),
             }),
         })
     }
@@ -192,7 +212,9 @@ pub(super) async fn gate(
 /// Runs the handler. A mutation runs to its end even if the client goes away, so that what was done
 /// is also written down.
 async fn answer(state: AppState, request: Request, audit: Option<Audit>, next: Next) -> Response {
-    let Some(audit) = audit else { return next.run(request).await };
+    let Some(audit) = audit else {
+        return next.run(request).await;
+    };
     let task = tokio::spawn(async move {
         let store = state.store.clone();
         let response = idempotency::once(&state, request, next).await;
@@ -201,7 +223,8 @@ async fn answer(state: AppState, request: Request, audit: Option<Audit>, next: N
         }
         response
     });
-    task.await.unwrap_or_else(|error| Problem::internal(&error).into_response())
+    task.await
+        .unwrap_or_else(|error| Problem::internal(&error).into_response())
 }
 
 /// Everything that is checked before the handler.
@@ -212,11 +235,16 @@ async fn admit(
     request: Request,
 ) -> Result<(Request, Option<Audit>), Problem> {
     if operation.needs_identity && state.auth.mode() == AuthMode::None {
-        return Err(Problem::not_found("this server runs without authentication and has no such operation"));
+        return Err(Problem::not_found(
+            "this server runs without authentication and has no such operation",
+        ));
     }
     let (mut parts, body) = request.into_parts();
     let source = source_ip(state, &parts);
-    let caller = state.auth.caller(&state.store, &parts.headers, source).await?;
+    let caller = state
+        .auth
+        .caller(&state.store, &parts.headers, source)
+        .await?;
     let mut validator = Validator {
         components: &operations.components,
         faults: Vec::new(),
@@ -236,7 +264,10 @@ async fn admit(
             None => (Bytes::new(), json!({})),
         };
         if !validator.faults.is_empty() {
-            return Err(Problem::invalid(StatusCode::UNPROCESSABLE_ENTITY, validator.faults));
+            return Err(Problem::invalid(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                validator.faults,
+            ));
         }
         let app = permitted(state, operation, &caller, &path).await?;
         Ok((raw, body, app))
@@ -276,18 +307,27 @@ async fn permitted(
     if let Some(org) = path["orgName"].as_str()
         && org != caller.org.name
     {
-        return Err(Problem::not_found(format!("there is no organization `{org}`")));
+        return Err(Problem::not_found(format!(
+            "there is no organization `{org}`"
+        )));
     }
     if let Some(needed) = operation.permission
         && !caller.permissions.contains(needed)
     {
-        return Err(Problem::forbidden(format!("this needs the permission {}", needed.name())));
+        return Err(Problem::forbidden(format!(
+            "this needs the permission {}",
+            needed.name()
+        )));
     }
-    let Some(name) = path["appName"].as_str() else { return Ok(None) };
+    let Some(name) = path["appName"].as_str() else {
+        return Ok(None);
+    };
     let app = state.store.app_by_name(&caller.org.id, name).await?;
     let covered = app.as_ref().is_some_and(|app| caller.scope.covers(&app.id));
     if !covered && caller.scope != AppScope::All {
-        return Err(Problem::forbidden(format!("this API key does not cover the application `{name}`")));
+        return Err(Problem::forbidden(format!(
+            "this API key does not cover the application `{name}`"
+        )));
     }
     if app.is_none() && &*operation.id != super::apps::REGISTER {
         return Err(Problem::not_found(format!(
@@ -310,12 +350,17 @@ async fn parameters(
     let mut given: HashMap<String, String> = HashMap::new();
     let query = parts.uri.query().unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        given.entry(name.into_owned()).or_insert_with(|| value.into_owned());
+        given
+            .entry(name.into_owned())
+            .or_insert_with(|| value.into_owned());
     }
     let (mut path, mut query) = (Map::new(), Map::new());
     for parameter in &operation.parameters {
         let (place, text) = if parameter.in_path {
-            let text = raw.iter().find(|(name, _)| *name == parameter.name).map(|(_, value)| value.to_owned());
+            let text = raw
+                .iter()
+                .find(|(name, _)| *name == parameter.name)
+                .map(|(_, value)| value.to_owned());
             ("path", text)
         } else {
             ("query", given.remove(&parameter.name))
@@ -323,14 +368,22 @@ async fn parameters(
         let location = format!("{place}.{}", parameter.name);
         let Some(text) = text else {
             if parameter.required {
-                validator.fault(&location, format!("required {place} parameter is missing"), &json!(""));
+                validator.fault(
+                    &location,
+                    format!("required {place} parameter is missing"),
+                    &json!(""),
+                );
             }
             continue;
         };
         match parse_parameter(&parameter.schema, &text) {
             Ok(value) => {
                 validator.check(&parameter.schema, &location, &value);
-                let parameters = if parameter.in_path { &mut path } else { &mut query };
+                let parameters = if parameter.in_path {
+                    &mut path
+                } else {
+                    &mut query
+                };
                 parameters.insert(parameter.name.clone(), value);
             }
             Err(message) => validator.fault(&location, message, &Value::from(text)),
@@ -348,9 +401,14 @@ async fn read_body(
 ) -> Result<(Bytes, Value), Problem> {
     let too_large = || {
         let limit = expected.limit;
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"))
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {limit} bytes"),
+        )
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > expected.limit) {
         return Err(too_large());
     }
@@ -370,7 +428,11 @@ async fn read_body(
         }
         return Ok((raw, json!({})));
     }
-    if !is_json(headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"))) {
+    if !is_json(
+        headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or("?")),
+    ) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body must be JSON: Content-Type: application/json",
@@ -394,14 +456,25 @@ async fn read_body(
 
 /// `application/json`, anything `+json`, or no type at all.
 fn is_json(content_type: Option<&str>) -> bool {
-    let Some(text) = content_type else { return true };
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(text) = content_type else {
+        return true;
+    };
+    let essence = text
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     essence.is_empty() || essence == "application/json" || essence.ends_with("+json")
 }
 
 /// 406 if the caller wants no JSON.
 fn acceptable(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut accepted = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .peekable();
     if accepted.peek().is_none() {
         return Ok(());
     }
@@ -409,7 +482,8 @@ fn acceptable(headers: &HeaderMap) -> Result<(), Problem> {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
         let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-        !refused && (matches!(essence.as_str(), "*/*" | "application/*" | "") || is_json(Some(&essence)))
+        !refused
+            && (matches!(essence.as_str(), "*/*" | "application/*" | "") || is_json(Some(&essence)))
     };
     if accepted.flat_map(|value| value.split(',')).any(json) {
         Ok(())
@@ -424,15 +498,31 @@ fn acceptable(headers: &HeaderMap) -> Result<(), Problem> {
 /// The peer, or, behind trusted proxies, the right-most address that is not one of them.
 pub(crate) fn source_ip(state: &AppState, parts: &Parts) -> IpAddr {
     let unspecified = IpAddr::from([0, 0, 0, 0]);
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(unspecified, |info| info.0.ip());
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(unspecified, |info| info.0.ip());
     let trusted = &state.config.trusted_proxies;
     if !trusted.contains(&peer) {
         return peer;
     }
-    let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<&str> = forwarded.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let addresses = hops.iter().rev().map_while(|hop| hop.parse::<IpAddr>().ok());
-    addresses.into_iter().find(|address| !trusted.contains(address)).unwrap_or(peer)
+    let forwarded = parts
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = forwarded
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let addresses = hops
+        .iter()
+        .rev()
+        .map_while(|hop| hop.parse::<IpAddr>().ok());
+    addresses
+        .into_iter()
+        .find(|address| !trusted.contains(address))
+        .unwrap_or(peer)
 }
 
 /// What the audit entry is about: the most specific thing that the path names.
@@ -449,5 +539,7 @@ fn target(operation: &str, path: &Value) -> Option<(&'static str, String)> {
         ("username", "user"),
         ("appName", "application"),
     ];
-    KINDS.iter().find_map(|(parameter, kind)| Some((*kind, path[*parameter].as_str()?.to_owned())))
+    KINDS
+        .iter()
+        .find_map(|(parameter, kind)| Some((*kind, path[*parameter].as_str()?.to_owned())))
 }

@@ -52,10 +52,18 @@ struct Answer {
 }
 
 /// Reads the header, if there is one. 400 if it cannot be one.
-pub(super) fn fingerprint(parts: &Parts, caller: &Caller, body: &[u8]) -> Result<Fingerprint, Problem> {
-    let Some(value) = parts.headers.get(HEADER) else { return Ok(Fingerprint(None)) };
+pub(super) fn fingerprint(
+    parts: &Parts,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<Fingerprint, Problem> {
+    let Some(value) = parts.headers.get(HEADER) else {
+        return Ok(Fingerprint(None));
+    };
     if value.is_empty() || value.len() > LONGEST {
-        return Err(Problem::bad_request(format!("Idempotency-Key must have 1 to {LONGEST} characters")));
+        return Err(Problem::bad_request(format!(
+            "Idempotency-Key must have 1 to {LONGEST} characters"
+        )));
     }
     let hash = |texts: &[&[u8]]| -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -65,11 +73,18 @@ pub(super) fn fingerprint(parts: &Parts, caller: &Caller, body: &[u8]) -> Result
         }
         hash.finalize().into()
     };
-    let credential = parts.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    let credential = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .map_or(&b""[..], HeaderValue::as_bytes);
     let uri = parts.uri.path_and_query().map_or("", |path| path.as_str());
     Ok(Fingerprint(Some(Identity {
         id: key::hex(&hash(&[caller.subject.id.as_bytes(), value.as_bytes()])),
-        request: key::hex(&hash(&[parts.method.as_str().as_bytes(), uri.as_bytes(), body])),
+        request: key::hex(&hash(&[
+            parts.method.as_str().as_bytes(),
+            uri.as_bytes(),
+            body,
+        ])),
         seal: hash(&[b"segno idempotent answer", credential, value.as_bytes()]),
     })))
 }
@@ -77,8 +92,14 @@ pub(super) fn fingerprint(parts: &Parts, caller: &Caller, body: &[u8]) -> Result
 /// Runs the handler, or gives the first answer again.
 pub(super) async fn once(state: &AppState, request: Request, next: Next) -> Response {
     let fingerprint = request.extensions().get::<Fingerprint>().cloned();
-    let Some(Fingerprint(Some(identity))) = fingerprint else { return next.run(request).await };
-    match state.store.claim_idempotency(&identity.id, &identity.request).await {
+    let Some(Fingerprint(Some(identity))) = fingerprint else {
+        return next.run(request).await;
+    };
+    match state
+        .store
+        .claim_idempotency(&identity.id, &identity.request)
+        .await
+    {
         Ok(Claim::Fresh) => {}
         Ok(Claim::Running) => {
             let detail = "a request with this Idempotency-Key is still being served; try again";
@@ -90,7 +111,9 @@ pub(super) async fn once(state: &AppState, request: Request, next: Next) -> Resp
         }
         Ok(Claim::Answered(sealed)) => {
             let again = open(&sealed, &identity.seal).map(Answer::into_response);
-            return again.unwrap_or_else(|| Problem::internal(&"a stored answer cannot be read").into_response());
+            return again.unwrap_or_else(|| {
+                Problem::internal(&"a stored answer cannot be read").into_response()
+            });
         }
         Err(error) => return Problem::from(error).into_response(),
     }
@@ -107,7 +130,9 @@ async fn keep(state: &AppState, identity: &Identity, response: Response) -> Resp
         Err(error) => return Problem::internal(&error).into_response(),
     };
     let outcome = match seal(&parts.headers, status, &body, &identity.seal) {
-        Some(sealed) if !status.is_server_error() => state.store.store_idempotent(&identity.id, &sealed).await,
+        Some(sealed) if !status.is_server_error() => {
+            state.store.store_idempotent(&identity.id, &sealed).await
+        }
         _ => state.store.release_idempotency(&identity.id).await,
     };
     if let Err(error) = outcome {
@@ -117,10 +142,17 @@ async fn keep(state: &AppState, identity: &Identity, response: Response) -> Resp
 }
 
 fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
-    UnboundKey::new(&AES_256_GCM, key).ok().map(LessSafeKey::new)
+    UnboundKey::new(&AES_256_GCM, key)
+        .ok()
+        .map(LessSafeKey::new)
 }
 
-fn seal(headers: &axum::http::HeaderMap, status: StatusCode, body: &Bytes, key: &[u8; 32]) -> Option<String> {
+fn seal(
+    headers: &axum::http::HeaderMap,
+    status: StatusCode,
+    body: &Bytes,
+    key: &[u8; 32],
+) -> Option<String> {
     let kept = KEPT.iter().filter_map(|name| {
         let value = headers.get(name)?.to_str().ok()?;
         Some((name.to_string(), value.to_owned()))
@@ -132,7 +164,13 @@ fn seal(headers: &axum::http::HeaderMap, status: StatusCode, body: &Bytes, key: 
     };
     let mut sealed = serde_json::to_vec(&answer).ok()?;
     let nonce: [u8; NONCE_LEN] = rand::random();
-    cipher(key)?.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed).ok()?;
+    cipher(key)?
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::empty(),
+            &mut sealed,
+        )
+        .ok()?;
     Some(STANDARD.encode([&nonce[..], &sealed].concat()))
 }
 
@@ -141,16 +179,24 @@ fn open(sealed: &str, key: &[u8; 32]) -> Option<Answer> {
     let (nonce, text) = bytes.split_at_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut text = text.to_vec();
-    let plain = cipher(key)?.open_in_place(nonce, Aad::empty(), &mut text).ok()?;
+    let plain = cipher(key)?
+        .open_in_place(nonce, Aad::empty(), &mut text)
+        .ok()?;
     serde_json::from_slice(plain).ok()
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = (StatusCode::from_u16(self.status).unwrap_or_default(), self.body).into_response();
+        let mut response = (
+            StatusCode::from_u16(self.status).unwrap_or_default(),
+            self.body,
+        )
+            .into_response();
         response.headers_mut().remove(header::CONTENT_TYPE);
         for (name, value) in self.headers {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
                 response.headers_mut().insert(name, value);
             }
         }
@@ -166,7 +212,13 @@ mod tests {
     #[test]
     fn only_the_same_key_opens_an_answer() {
         let headers = axum::http::HeaderMap::new();
-        let sealed = seal(&headers, StatusCode::CREATED, &Bytes::from_static(b"dbos_x"), &[7; 32]).unwrap();
+        let sealed = seal(
+            &headers,
+            StatusCode::CREATED,
+            &Bytes::from_static(b"dbos_x"),
+            &[7; 32],
+        )
+        .unwrap();
         assert!(!sealed.contains("dbos_x"));
         assert_eq!(open(&sealed, &[7; 32]).unwrap().body, "dbos_x");
         assert!(open(&sealed, &[8; 32]).is_none());

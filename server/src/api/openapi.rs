@@ -52,9 +52,11 @@ pub(super) fn finish(mut document: Value) -> Value {
         _ => Map::new(),
     };
     let scalars = take_scalars(&mut schemas);
-    let error = serde_json::to_value(<super::problem::ErrorModel as utoipa::PartialSchema>::schema());
+    let error =
+        serde_json::to_value(<super::problem::ErrorModel as utoipa::PartialSchema>::schema());
     schemas.insert("ErrorModel".to_owned(), error.unwrap_or_default());
-    let detail = serde_json::to_value(<super::problem::ErrorDetail as utoipa::PartialSchema>::schema());
+    let detail =
+        serde_json::to_value(<super::problem::ErrorDetail as utoipa::PartialSchema>::schema());
     schemas.insert("ErrorDetail".to_owned(), detail.unwrap_or_default());
     for schema in schemas.values_mut() {
         normalize(schema, &scalars);
@@ -92,10 +94,17 @@ pub(super) fn published(mut document: Value) -> Value {
 
 /// Calls `visit` for every operation with its method and path.
 pub(super) fn each_operation(document: &mut Value, mut visit: impl FnMut(&str, &str, &mut Value)) {
-    let Some(paths) = document["paths"].as_object_mut() else { return };
+    let Some(paths) = document["paths"].as_object_mut() else {
+        return;
+    };
     for (path, item) in paths {
-        let Some(item) = item.as_object_mut() else { continue };
-        for (method, operation) in item.iter_mut().filter(|(_, value)| value["responses"].is_object()) {
+        let Some(item) = item.as_object_mut() else {
+            continue;
+        };
+        for (method, operation) in item
+            .iter_mut()
+            .filter(|(_, value)| value["responses"].is_object())
+        {
             visit(method, path, operation);
         }
     }
@@ -108,7 +117,10 @@ fn take_scalars(schemas: &mut Map<String, Value>) -> Map<String, Value> {
         .filter(|(_, schema)| schema["type"] != "object")
         .map(|(name, _)| name.clone())
         .collect();
-    names.into_iter().filter_map(|name| Some((name.clone(), schemas.remove(&name)?))).collect()
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), schemas.remove(&name)?)))
+        .collect()
 }
 
 /// Makes a schema, or everything inside an operation, follow the rules of the document: scalars
@@ -116,10 +128,14 @@ fn take_scalars(schemas: &mut Map<String, Value>) -> Map<String, Value> {
 fn normalize(value: &mut Value, scalars: &Map<String, Value>) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| normalize(item, scalars)),
-        Value::Object(members) => members.values_mut().for_each(|member| normalize(member, scalars)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| normalize(member, scalars)),
         _ => return,
     }
-    if let Some(name) = value["$ref"].as_str().and_then(|name| name.rsplit('/').next())
+    if let Some(name) = value["$ref"]
+        .as_str()
+        .and_then(|name| name.rsplit('/').next())
         && let Some(scalar) = scalars.get(name)
     {
         *value = scalar.clone();
@@ -130,7 +146,11 @@ fn normalize(value: &mut Value, scalars: &Map<String, Value>) {
     if value["type"] == "object" && value["properties"].is_object() {
         value["additionalProperties"] = json!(false);
         let required = value["required"].clone();
-        let is_required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|n| n == name));
+        let is_required = |name: &str| {
+            required
+                .as_array()
+                .is_some_and(|names| names.iter().any(|n| n == name))
+        };
         for (name, property) in value["properties"].as_object_mut().into_iter().flatten() {
             if !is_required(name) {
                 without_null(property);
@@ -144,7 +164,11 @@ fn normalize(value: &mut Value, scalars: &Map<String, Value>) {
 
 /// `oneOf [null, X]` as `X` with a second type, or, where X is a reference, as it is.
 fn or_null(choices: &[Value], description: Option<&str>) -> Value {
-    let mut schema = choices.iter().find(|choice| choice["type"] != "null").cloned().unwrap_or_default();
+    let mut schema = choices
+        .iter()
+        .find(|choice| choice["type"] != "null")
+        .cloned()
+        .unwrap_or_default();
     if let Some(kind) = schema["type"].as_str() {
         schema["type"] = json!([kind, "null"]);
     }
@@ -156,8 +180,13 @@ fn or_null(choices: &[Value], description: Option<&str>) -> Value {
 
 /// Arrays stay nullable: clients in Go send null for an empty one.
 fn without_null(schema: &mut Value) {
-    let Some(types) = schema["type"].as_array() else { return };
-    if let Some(kind) = types.iter().find(|kind| **kind != "null" && **kind != "array") {
+    let Some(types) = schema["type"].as_array() else {
+        return;
+    };
+    if let Some(kind) = types
+        .iter()
+        .find(|kind| **kind != "null" && **kind != "array")
+    {
         schema["type"] = kind.clone();
     }
 }
@@ -166,7 +195,8 @@ fn without_null(schema: &mut Value) {
 fn described(document: &mut Value) -> Vec<String> {
     let mut names = vec!["ErrorModel".to_owned()];
     each_operation(document, |_, _, operation| {
-        let request = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
+        let request =
+            operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
         names.extend(request.and_then(last_segment));
         let responses = operation["responses"].as_object();
         for response in responses.into_iter().flat_map(Map::values) {
@@ -190,7 +220,11 @@ fn downgrade(mut document: Value) -> Value {
                 members.values_mut().for_each(visit);
                 let types = members.get("type").and_then(Value::as_array).cloned();
                 if let Some(types) = types {
-                    let kind = types.iter().find(|kind| **kind != "null").cloned().unwrap_or_default();
+                    let kind = types
+                        .iter()
+                        .find(|kind| **kind != "null")
+                        .cloned()
+                        .unwrap_or_default();
                     members.insert("type".to_owned(), kind);
                     members.insert("nullable".to_owned(), json!(true));
                 }
@@ -232,13 +266,20 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(document: Arc<Value>) -> 
         .route("/openapi-3.0.json", serve_json(old.clone()))
         .route("/v2/openapi-3.0.json", serve_json(old.clone()))
         .route("/openapi-3.0.yaml", serve_yaml(old))
-        .route("/docs", get(|State(document): State<Arc<Value>>| async move { Html(page(&document)) }))
+        .route(
+            "/docs",
+            get(|State(document): State<Arc<Value>>| async move { Html(page(&document)) }),
+        )
         .route("/schemas/{file}", get(schema))
         .with_state(modern)
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))], body).into_response()
+    (
+        [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))],
+        body,
+    )
+        .into_response()
 }
 
 /// JSON Schema of one component, its references included.
@@ -256,7 +297,9 @@ async fn schema(State(document): State<Arc<Value>>, Path(file): Path<String>) ->
         schema.to_string()
     } else {
         schema["$defs"] = Value::Object(needed);
-        schema.to_string().replace("#/components/schemas/", "#/$defs/")
+        schema
+            .to_string()
+            .replace("#/components/schemas/", "#/$defs/")
     };
     (StatusCode::OK, typed("application/schema+json", text)).into_response()
 }
@@ -265,14 +308,19 @@ fn collect(schema: &Value, schemas: &Value, needed: &mut Map<String, Value>) {
     match schema {
         Value::Array(items) => items.iter().for_each(|item| collect(item, schemas, needed)),
         Value::Object(members) => {
-            if let Some(name) = members.get("$ref").and_then(Value::as_str).and_then(last_segment)
+            if let Some(name) = members
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(last_segment)
                 && !needed.contains_key(&name)
                 && let Some(target) = schemas.get(&name)
             {
                 needed.insert(name, target.clone());
                 collect(target, schemas, needed);
             }
-            members.values().for_each(|member| collect(member, schemas, needed));
+            members
+                .values()
+                .for_each(|member| collect(member, schemas, needed));
         }
         _ => {}
     }
@@ -305,5 +353,7 @@ fn page(document: &Value) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

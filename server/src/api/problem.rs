@@ -102,7 +102,10 @@ impl Problem {
     /// 500: our fault. The cause goes to the log, not to the caller.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error; the server's log tells more",
+        )
     }
 
     /// 503, to be tried again in `seconds`.
@@ -140,8 +143,14 @@ impl IntoResponse for Problem {
         };
         let body = serde_json::to_vec(&model).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
-        let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], body).into_response();
-        response.headers_mut().extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)).filter_map(|(name, value)| name.map(|name| (name, value))));
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        response.headers_mut().extend(
+            self.headers
+                .into_iter()
+                .map(|(name, value)| (Some(name), value))
+                .filter_map(|(name, value)| name.map(|name| (name, value))),
+        );
         response
     }
 }

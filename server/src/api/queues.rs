@@ -80,11 +80,16 @@ impl From<QueueRecord> for Queue {
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps/{appName}/queues", operation_id = "listQueues", tag = "Queues",
     params(AppPath), responses((status = 200, description = "OK", body = [Queue])),
     extensions(("x-segno-permission" = json!("application.read"))))]
-async fn list_queues(State(state): State<AppState>, App(app): App) -> Result<Json<Vec<Queue>>, Problem> {
+async fn list_queues(
+    State(state): State<AppState>,
+    App(app): App,
+) -> Result<Json<Vec<Queue>>, Problem> {
     let body = QueueFilter {
         application_name: vec![app.name.clone()],
     };
-    let queues = forward::read(&state.hub, &app, &ListQueues { body }).await?.output;
+    let queues = forward::read(&state.hub, &app, &ListQueues { body })
+        .await?
+        .output;
     Ok(Json(queues.into_iter().map(Queue::from).collect()))
 }
 
@@ -97,13 +102,18 @@ async fn get_queue(
     App(app): App,
     Path(path): Path<QueuePath>,
 ) -> Result<Object<Queue>, Problem> {
-    let message = GetQueue { name: path.queue_name };
+    let message = GetQueue {
+        name: path.queue_name,
+    };
     let queue = forward::read(&state.hub, &app, &message).await?.output;
-    let queue = queue.ok_or_else(|| Problem::not_found(format!("there is no queue `{}`", message.name)))?;
+    let queue =
+        queue.ok_or_else(|| Problem::not_found(format!("there is no queue `{}`", message.name)))?;
     Ok(Object(queue.into()))
 }
 
 /// The operations of this page.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_queues)).routes(routes!(get_queue))
+    OpenApiRouter::new()
+        .routes(routes!(list_queues))
+        .routes(routes!(get_queue))
 }

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use segno_protocol::{
-    BackfillSchedule, GetSchedule, ListSchedules, PauseSchedule, ResumeSchedule, ScheduleFilter, ScheduleRecord,
-    TriggerSchedule, WireTime,
+    BackfillSchedule, GetSchedule, ListSchedules, PauseSchedule, ResumeSchedule, ScheduleFilter,
+    ScheduleRecord, TriggerSchedule, WireTime,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -63,7 +63,9 @@ pub struct Schedule {
 
 impl From<ScheduleRecord> for Schedule {
     fn from(record: ScheduleRecord) -> Self {
-        let fired = record.last_fired_at.and_then(|text| text.parse::<WireTime>().ok());
+        let fired = record
+            .last_fired_at
+            .and_then(|text| text.parse::<WireTime>().ok());
         Self {
             application_name: record.application_name,
             automatic_backfill: record.automatic_backfill,
@@ -139,7 +141,9 @@ async fn list_schedules(
         application_name: vec![app.name.clone()],
         load_context: query.load_context.unwrap_or(false) && !app.private_mode,
     };
-    let schedules = forward::read(&state.hub, &app, &ListSchedules { body }).await?.output;
+    let schedules = forward::read(&state.hub, &app, &ListSchedules { body })
+        .await?
+        .output;
     Ok(Json(schedules.into_iter().map(Schedule::from).collect()))
 }
 
@@ -158,7 +162,11 @@ async fn get_schedule(
         load_context: !app.private_mode,
     };
     let schedule = forward::read(&state.hub, &app, &message).await?.output;
-    Ok(Object(schedule.ok_or_else(|| no_schedule(&message.schedule_name))?.into()))
+    Ok(Object(
+        schedule
+            .ok_or_else(|| no_schedule(&message.schedule_name))?
+            .into(),
+    ))
 }
 
 fn no_schedule(name: &str) -> Problem {
@@ -174,7 +182,9 @@ async fn pause_schedule(
     App(app): App,
     Path(path): Path<SchedulePath>,
 ) -> Result<StatusCode, Problem> {
-    let message = PauseSchedule { schedule_name: path.schedule_name };
+    let message = PauseSchedule {
+        schedule_name: path.schedule_name,
+    };
     forward::succeeded(forward::write(&state.hub, &app, &message, true).await?)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -188,7 +198,9 @@ async fn resume_schedule(
     App(app): App,
     Path(path): Path<SchedulePath>,
 ) -> Result<StatusCode, Problem> {
-    let message = ResumeSchedule { schedule_name: path.schedule_name };
+    let message = ResumeSchedule {
+        schedule_name: path.schedule_name,
+    };
     forward::succeeded(forward::write(&state.hub, &app, &message, true).await?)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -205,7 +217,9 @@ async fn trigger_schedule(
     App(app): App,
     Path(path): Path<SchedulePath>,
 ) -> Result<Created<TriggerOutputBody>, Problem> {
-    let message = TriggerSchedule { schedule_name: path.schedule_name };
+    let message = TriggerSchedule {
+        schedule_name: path.schedule_name,
+    };
     let answer = forward::write(&state.hub, &app, &message, false).await?;
     let workflow_id = answer
         .workflow_id

@@ -103,14 +103,23 @@ async fn list_steps(
     if query.limit == Some(0) {
         return Ok(Json(Vec::new()));
     }
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = ListSteps {
         workflow_id: path.workflow_id,
         load_output: !app.private_mode,
         limit: count(query.limit),
         offset: count(query.offset),
     };
-    let steps = forward::read(&state.hub, &app, &message).await?.output.unwrap_or_default();
+    let steps = forward::read(&state.hub, &app, &message)
+        .await?
+        .output
+        .unwrap_or_default();
     let step = |record: segno_protocol::StepRecord| Step {
         child_workflow_id: record.child_workflow_id,
         completed_at: record.completed_at_epoch_ms.map(Timestamp::from_ms),
@@ -137,8 +146,16 @@ async fn list_events(
     if app.private_mode {
         return Ok(Json(Vec::new()));
     }
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
-    let message = GetWorkflowEvents { workflow_id: path.workflow_id };
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
+    let message = GetWorkflowEvents {
+        workflow_id: path.workflow_id,
+    };
     let events = forward::read(&state.hub, &app, &message).await?.events;
     let event = |record: segno_protocol::EventRecord| Event {
         key: record.key,
@@ -161,9 +178,19 @@ async fn list_notifications(
     if app.private_mode {
         return Ok(Json(Vec::new()));
     }
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
-    let message = GetWorkflowNotifications { workflow_id: path.workflow_id };
-    let messages = forward::read(&state.hub, &app, &message).await?.notifications;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
+    let message = GetWorkflowNotifications {
+        workflow_id: path.workflow_id,
+    };
+    let messages = forward::read(&state.hub, &app, &message)
+        .await?
+        .notifications;
     let notification = |record: segno_protocol::NotificationRecord| Notification {
         consumed: record.consumed,
         created_at: Timestamp::from_ms(record.created_at_epoch_ms.unwrap_or(0)),
@@ -187,8 +214,16 @@ async fn list_streams(
     if app.private_mode {
         return Ok(Json(Vec::new()));
     }
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
-    let message = GetWorkflowStreams { workflow_id: path.workflow_id };
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
+    let message = GetWorkflowStreams {
+        workflow_id: path.workflow_id,
+    };
     let streams = forward::read(&state.hub, &app, &message).await?.streams;
     let entry = |record: segno_protocol::StreamRecord| StreamEntry {
         key: record.key,

@@ -24,7 +24,12 @@ async fn metrics(State(state): State<AppState>) -> Response {
 
 /// Alive: the process answers.
 async fn healthz() -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ok\n").into_response()
+    (
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        "ok\n",
+    )
+        .into_response()
 }
 
 /// Ready: the store answers and nobody asked the server to stop.
@@ -33,7 +38,12 @@ async fn readyz(State(state): State<AppState>) -> Result<Response, Problem> {
         return Err(Problem::unavailable("the server is shutting down", 5));
     }
     state.store.ping().await?;
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "ready\n").into_response())
+    Ok((
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        "ready\n",
+    )
+        .into_response())
 }
 
 /// The operations of this page.
@@ -43,5 +53,7 @@ pub fn router() -> OpenApiRouter<AppState> {
 
 /// Routes that need no credential and are not in the document.
 pub(super) fn open_routes() -> Router<AppState> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
 }

@@ -56,7 +56,8 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("expected string to be RFC 3339 date-time"))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("expected string to be RFC 3339 date-time"))
     }
 }
 
@@ -79,18 +80,37 @@ mod tests {
     #[test]
     fn any_offset_is_read_and_utc_is_written() {
         let time = Timestamp::parse("2026-01-02T05:04:05.123456789+02:00").unwrap();
-        assert_eq!(serde_json::to_value(time).unwrap(), "2026-01-02T03:04:05.123Z");
-        assert_eq!(Timestamp::parse("2026-01-02T05:04:05 02:00"), Timestamp::parse("2026-01-02T03:04:05Z"));
+        assert_eq!(
+            serde_json::to_value(time).unwrap(),
+            "2026-01-02T03:04:05.123Z"
+        );
+        assert_eq!(
+            Timestamp::parse("2026-01-02T05:04:05 02:00"),
+            Timestamp::parse("2026-01-02T03:04:05Z")
+        );
         assert_eq!(Timestamp::parse("yesterday"), None);
-        assert_eq!(Timestamp::parse("2026-01-02T03:04:05"), None, "a zone is needed");
+        assert_eq!(
+            Timestamp::parse("2026-01-02T03:04:05"),
+            None,
+            "a zone is needed"
+        );
     }
 
     #[test]
     fn bounds_include_what_the_caller_meant() {
         let fine = Timestamp::parse("2026-01-02T03:04:05.123456Z").unwrap();
-        assert_eq!(fine.lower_bound().to_string(), "2026-01-02T03:04:05.124+00:00");
-        assert_eq!(fine.upper_bound().to_string(), "2026-01-02T03:04:05.123+00:00");
+        assert_eq!(
+            fine.lower_bound().to_string(),
+            "2026-01-02T03:04:05.124+00:00"
+        );
+        assert_eq!(
+            fine.upper_bound().to_string(),
+            "2026-01-02T03:04:05.123+00:00"
+        );
         let whole = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
-        assert_eq!(whole.lower_bound().to_string(), "2026-01-02T03:04:05.000+00:00");
+        assert_eq!(
+            whole.lower_bound().to_string(),
+            "2026-01-02T03:04:05.000+00:00"
+        );
     }
 }

@@ -59,7 +59,9 @@ fn unique_names() -> utoipa::openapi::schema::Array {
         .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
         .items(Object::with_type(Type::String))
         .unique_items(true)
-        .description(Some("Names of the applications it covers; absent or empty: all"))
+        .description(Some(
+            "Names of the applications it covers; absent or empty: all",
+        ))
         .build()
 }
 
@@ -75,7 +77,10 @@ pub struct UpdateTokenInputBody {
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/tokens", operation_id = "listTokens", tag = "Tokens",
     params(OrgPath), responses((status = 200, description = "OK", body = [Token])),
     extensions(("x-segno-permission" = json!("token.read"))))]
-async fn list_tokens(State(state): State<AppState>, caller: Caller) -> Result<Json<Vec<Token>>, Problem> {
+async fn list_tokens(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<Json<Vec<Token>>, Problem> {
     let keys = state.store.keys(&caller.org.id, false).await?;
     let token = |key: crate::store::keys::KeyRow| Token {
         app_ids: match key.scope {
@@ -83,7 +88,11 @@ async fn list_tokens(State(state): State<AppState>, caller: Caller) -> Result<Js
             AppScope::Only(apps) => apps,
         },
         created_at: Timestamp::from_ms(key.created_at),
-        permissions: key.permissions.iter().map(|permission| permission.name().to_owned()).collect(),
+        permissions: key
+            .permissions
+            .iter()
+            .map(|permission| permission.name().to_owned())
+            .collect(),
         token_name: key.name,
     };
     Ok(Json(keys.into_iter().map(token).collect()))
@@ -117,7 +126,11 @@ async fn create_token(
         admin: false,
     };
     let mut tx = state.store.begin().await?;
-    state.store.insert_key(&mut tx, &new).await.map_err(|error| taken(error, &path.token_name))?;
+    state
+        .store
+        .insert_key(&mut tx, &new)
+        .await
+        .map_err(|error| taken(error, &path.token_name))?;
     let held: Vec<&str> = permissions.iter().map(Permission::name).collect();
     audit.detail("permissions", held);
     audit.record(&state.store, &mut tx).await?;
@@ -140,8 +153,14 @@ fn granted(names: &[String], caller: &Caller) -> Result<Permissions, Problem> {
     let mut permissions = Vec::with_capacity(names.len());
     for name in names {
         let permission = Permission::parse(name).ok_or_else(|| {
-            let known: Vec<&str> = Permission::ALL.iter().map(|permission| permission.name()).collect();
-            Problem::bad_request(format!("there is no permission `{name}`; there are {}", known.join(", ")))
+            let known: Vec<&str> = Permission::ALL
+                .iter()
+                .map(|permission| permission.name())
+                .collect();
+            Problem::bad_request(format!(
+                "there is no permission `{name}`; there are {}",
+                known.join(", ")
+            ))
         })?;
         if permission == Permission::TokenWrite {
             return Err(Problem::bad_request(
@@ -149,7 +168,9 @@ fn granted(names: &[String], caller: &Caller) -> Result<Permissions, Problem> {
             ));
         }
         if !caller.permissions.contains(permission) {
-            return Err(Problem::forbidden(format!("you cannot give the permission {name}, for you lack it")));
+            return Err(Problem::forbidden(format!(
+                "you cannot give the permission {name}, for you lack it"
+            )));
         }
         permissions.push(permission);
     }
@@ -165,7 +186,10 @@ async fn scope(state: &AppState, caller: &Caller, names: &[String]) -> Result<Ap
     for name in names {
         let app = state.store.app_by_name(&caller.org.id, name).await?;
         let app = app.filter(|app| caller.scope.covers(&app.id));
-        ids.push(app.ok_or_else(|| Problem::not_found(format!("there is no application `{name}`")))?.id);
+        ids.push(
+            app.ok_or_else(|| Problem::not_found(format!("there is no application `{name}`")))?
+                .id,
+        );
     }
     Ok(AppScope::Only(ids))
 }
@@ -195,7 +219,10 @@ async fn update_token(
     }
     audit.detail("new_name", body.new_name.clone());
     let mut tx = state.store.begin().await?;
-    let renamed = state.store.rename_key(&mut tx, &caller.org.id, &path.token_name, &body.new_name).await;
+    let renamed = state
+        .store
+        .rename_key(&mut tx, &caller.org.id, &path.token_name, &body.new_name)
+        .await;
     renamed.map_err(|error| match error {
         StoreError::Taken => taken(error, &body.new_name),
         other => taken(other, &path.token_name),
@@ -217,7 +244,10 @@ async fn delete_token(
     audit: Audit,
 ) -> Result<StatusCode, Problem> {
     let mut tx = state.store.begin().await?;
-    let deleted = state.store.delete_key(&mut tx, &caller.org.id, &path.token_name, false).await;
+    let deleted = state
+        .store
+        .delete_key(&mut tx, &caller.org.id, &path.token_name, false)
+        .await;
     let id = deleted.map_err(|error| taken(error, &path.token_name))?;
     audit.record(&state.store, &mut tx).await?;
     state.store.commit(tx).await?;
@@ -231,7 +261,12 @@ async fn delete_token(
     params(OrgPath), responses((status = 200, description = "OK", body = [String])),
     extensions(("x-segno-permission" = json!("any"))))]
 async fn list_permissions() -> Json<Vec<&'static str>> {
-    Json(Permission::ALL.iter().map(|permission| permission.name()).collect())
+    Json(
+        Permission::ALL
+            .iter()
+            .map(|permission| permission.name())
+            .collect(),
+    )
 }
 
 /// The operations of this page.

@@ -8,13 +8,6 @@ use serde_json::{Map, Value};
 use super::problem::ErrorDetail;
 use super::time::Timestamp;
 
-/// JSON Schema keywords that [`Validator`] checks or that say nothing about validity.
-#[cfg(test)]
-pub(super) const KEYWORDS: &[&str] = &[
-    "$ref", "type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "items",
-    "uniqueItems", "properties", "required", "additionalProperties", "description", "readOnly", "propertyNames",
-];
-
 /// Validates values against schemas that may refer to `components`.
 pub(super) struct Validator<'a> {
     /// `components.schemas` of the document.
@@ -44,7 +37,10 @@ impl Validator<'_> {
         }
         let types = types(schema);
         if !types.is_empty() && !types.iter().any(|kind| is_type(kind, value)) {
-            let expected = types.iter().find(|kind| **kind != "null").unwrap_or(&"null");
+            let expected = types
+                .iter()
+                .find(|kind| **kind != "null")
+                .unwrap_or(&"null");
             self.fault(location, format!("expected {expected}"), value);
             return;
         }
@@ -59,7 +55,11 @@ impl Validator<'_> {
             && !allowed.contains(value)
         {
             let names: Vec<String> = allowed.iter().map(Value::to_string).collect();
-            self.fault(location, format!("expected value to be one of {}", names.join(", ")), value);
+            self.fault(
+                location,
+                format!("expected value to be one of {}", names.join(", ")),
+                value,
+            );
         }
     }
 
@@ -74,7 +74,11 @@ impl Validator<'_> {
         if let Some(pattern) = schema["pattern"].as_str()
             && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
         {
-            self.fault(location, format!("expected string to match pattern {pattern}"), value);
+            self.fault(
+                location,
+                format!("expected string to match pattern {pattern}"),
+                value,
+            );
         }
         if schema["format"] == "date-time" && Timestamp::parse(text).is_none() {
             self.fault(location, "expected string to be RFC 3339 date-time", value);
@@ -89,7 +93,11 @@ impl Validator<'_> {
         };
         if too_wide {
             let format = schema["format"].as_str().unwrap_or_default();
-            self.fault(location, format!("expected integer to be within {format}"), value);
+            self.fault(
+                location,
+                format!("expected integer to be within {format}"),
+                value,
+            );
         }
         let number = value.as_f64().unwrap_or_default();
         if let Some(least) = schema["minimum"].as_f64().filter(|least| number < *least) {
@@ -110,19 +118,32 @@ impl Validator<'_> {
         }
     }
 
-    fn object(&mut self, schema: &Value, location: &str, members: &Map<String, Value>, value: &Value) {
+    fn object(
+        &mut self,
+        schema: &Value,
+        location: &str,
+        members: &Map<String, Value>,
+        value: &Value,
+    ) {
         let required: Vec<&str> = schema["required"]
             .as_array()
             .map(|names| names.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
         for name in &required {
             if !members.contains_key(*name) {
-                self.fault(location, format!("expected required property {name} to be present"), value);
+                self.fault(
+                    location,
+                    format!("expected required property {name} to be present"),
+                    value,
+                );
             }
         }
         for (name, member) in members {
             let place = format!("{location}.{name}");
-            match (schema["properties"].get(name), &schema["additionalProperties"]) {
+            match (
+                schema["properties"].get(name),
+                &schema["additionalProperties"],
+            ) {
                 // A null where nothing is required means "absent": generated clients send it.
                 (Some(_), _) if member.is_null() && !required.contains(&name.as_str()) => {}
                 (Some(known), _) => self.check(known, &place, member),
@@ -158,9 +179,15 @@ fn is_type(kind: &str, value: &Value) -> bool {
 
 /// Reads the text of a path or query parameter as its schema says. On failure, the message.
 pub(super) fn parse_parameter(schema: &Value, text: &str) -> Result<Value, &'static str> {
-    let kind = types(schema).into_iter().find(|kind| *kind != "null").unwrap_or("string");
+    let kind = types(schema)
+        .into_iter()
+        .find(|kind| *kind != "null")
+        .unwrap_or("string");
     match kind {
-        "integer" => text.parse::<i64>().map(Value::from).map_err(|_| "invalid integer"),
+        "integer" => text
+            .parse::<i64>()
+            .map(Value::from)
+            .map_err(|_| "invalid integer"),
         "boolean" => match text {
             "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(Value::Bool(true)),
             "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(Value::Bool(false)),
@@ -178,6 +205,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    /// Keywords that [`Validator`] checks or that say nothing about validity.
+    const KEYWORDS: &[&str] = &[
+        "$ref",
+        "type",
+        "format",
+        "enum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "items",
+        "uniqueItems",
+        "properties",
+        "required",
+        "additionalProperties",
+        "description",
+        "readOnly",
+        "propertyNames",
+    ];
 
     fn faults(schema: Value, value: Value) -> Vec<(String, String)> {
         let components = json!({"Rollout": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0}},
@@ -211,16 +259,66 @@ mod tests {
                 "small": 3_000_000_000_u64, "zzz": null}),
         );
         let places: Vec<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
-        for place in ["body.workflowIds[1]", "body.workflowIds", "body.rollout.n", "body.rollout.x", "body.name",
-            "body.at", "body.small", "body.zzz"]
-        {
+        for place in [
+            "body.workflowIds[1]",
+            "body.workflowIds",
+            "body.rollout.n",
+            "body.rollout.x",
+            "body.name",
+            "body.at",
+            "body.small",
+            "body.zzz",
+        ] {
             assert!(places.contains(&place), "{place} in {places:?}");
         }
-        assert_eq!(places.iter().filter(|place| **place == "body.name").count(), 2, "length and pattern");
-        let missing = ("body".to_owned(), "expected required property workflowIds to be present".to_owned());
+        assert_eq!(
+            places.iter().filter(|place| **place == "body.name").count(),
+            2,
+            "length and pattern"
+        );
+        let missing = (
+            "body".to_owned(),
+            "expected required property workflowIds to be present".to_owned(),
+        );
         assert_eq!(faults(schema.clone(), json!({})), [missing]);
-        assert_eq!(faults(schema.clone(), json!([])), [("body".to_owned(), "expected object".to_owned())]);
-        assert_eq!(faults(schema, json!({"workflowIds": [], "name": null})), [], "null means absent");
+        assert_eq!(
+            faults(schema.clone(), json!([])),
+            [("body".to_owned(), "expected object".to_owned())]
+        );
+        assert_eq!(
+            faults(schema, json!({"workflowIds": [], "name": null})),
+            [],
+            "null means absent"
+        );
+    }
+
+    /// A keyword that is not checked would promise more than the server keeps.
+    #[test]
+    fn the_document_uses_no_other_keywords() {
+        fn visit(schema: &Value) {
+            for (keyword, value) in schema.as_object().into_iter().flatten() {
+                assert!(
+                    KEYWORDS.contains(&keyword.as_str()),
+                    "{keyword} in {schema}"
+                );
+                match keyword.as_str() {
+                    "properties" => value.as_object().unwrap().values().for_each(visit),
+                    "items" | "additionalProperties" => visit(value),
+                    _ => {}
+                }
+            }
+        }
+        let mut document = super::super::openapi::document(super::super::openapi::SpecVersion::V31);
+        document["components"]["schemas"]
+            .as_object()
+            .unwrap()
+            .values()
+            .for_each(visit);
+        super::super::openapi::each_operation(&mut document, |_, _, operation| {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                visit(&parameter["schema"]);
+            }
+        });
     }
 
     #[test]
@@ -232,9 +330,15 @@ mod tests {
     #[test]
     fn booleans_are_read_in_every_spelling() {
         for text in ["true", "1", "t", "T", "TRUE", "True"] {
-            assert_eq!(parse_parameter(&json!({"type": "boolean"}), text), Ok(json!(true)));
+            assert_eq!(
+                parse_parameter(&json!({"type": "boolean"}), text),
+                Ok(json!(true))
+            );
         }
         assert!(parse_parameter(&json!({"type": "boolean"}), "yes").is_err());
-        assert_eq!(parse_parameter(&json!({"type": "integer"}), "ten"), Err("invalid integer"));
+        assert_eq!(
+            parse_parameter(&json!({"type": "integer"}), "ten"),
+            Err("invalid integer")
+        );
     }
 }

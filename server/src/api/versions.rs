@@ -42,7 +42,9 @@ pub struct PatchLatestVersionInputBody {
 
 /// Latest first.
 async fn versions(state: &AppState, app: &AppRow) -> Result<Vec<VersionRecord>, Problem> {
-    let mut versions = forward::read(&state.hub, app, &ListApplicationVersions {}).await?.output;
+    let mut versions = forward::read(&state.hub, app, &ListApplicationVersions {})
+        .await?
+        .output;
     versions.sort_by_key(|version| std::cmp::Reverse(version.version_timestamp));
     Ok(versions)
 }
@@ -65,7 +67,13 @@ async fn list_versions(
             version_timestamp: Timestamp::from_ms(record.version_timestamp.unwrap_or(seen)),
         }
     };
-    Ok(Json(versions(&state, &app).await?.into_iter().map(version).collect()))
+    Ok(Json(
+        versions(&state, &app)
+            .await?
+            .into_iter()
+            .map(version)
+            .collect(),
+    ))
 }
 
 /// Make a version the latest
@@ -82,18 +90,25 @@ async fn set_latest(
     audit.detail("version_name", body.version_name.clone());
     // Some SDKs ignore a name that they do not know.
     let known = versions(&state, &app).await?;
-    if !known.iter().any(|version| version.version_name == body.version_name) {
+    if !known
+        .iter()
+        .any(|version| version.version_name == body.version_name)
+    {
         return Err(Problem::not_found(format!(
             "`{}` has no version {:?}",
             app.name, body.version_name
         )));
     }
-    let message = SetLatestApplicationVersion { version_name: body.version_name };
+    let message = SetLatestApplicationVersion {
+        version_name: body.version_name,
+    };
     forward::succeeded(forward::write(&state.hub, &app, &message, true).await?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The operations of this page.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_versions)).routes(routes!(set_latest))
+    OpenApiRouter::new()
+        .routes(routes!(list_versions))
+        .routes(routes!(set_latest))
 }

@@ -3,7 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use segno_protocol::{Cancel, Delete, Fork, ForkWorkflow, GetWorkflow, ListWorkflows, Resume, WorkflowFilter, WorkflowRecord};
+use segno_protocol::{
+    Cancel, Delete, Fork, ForkWorkflow, GetWorkflow, ListWorkflows, Resume, WorkflowFilter,
+    WorkflowRecord,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -131,7 +134,9 @@ impl From<WorkflowRecord> for Workflow {
             input: record.input,
             output: record.output,
             parent_workflow_id: record.parent_workflow_id,
-            priority: record.priority.map_or(0, |n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32),
+            priority: record
+                .priority
+                .map_or(0, |n| n.clamp(i32::MIN.into(), i32::MAX.into()) as i32),
             queue_name: record.queue_name,
             queue_partition_key: record.queue_partition_key,
             roles: record.authenticated_roles,
@@ -258,8 +263,14 @@ async fn search_workflows(
     search(&state, &app, body).await
 }
 
-async fn search(state: &AppState, app: &AppRow, body: WorkflowSearchBody) -> Result<Json<Vec<Workflow>>, Problem> {
-    let Some(body) = body.wire(app) else { return Ok(Json(Vec::new())) };
+async fn search(
+    state: &AppState,
+    app: &AppRow,
+    body: WorkflowSearchBody,
+) -> Result<Json<Vec<Workflow>>, Problem> {
+    let Some(body) = body.wire(app) else {
+        return Ok(Json(Vec::new()));
+    };
     let found = forward::read(&state.hub, app, &ListWorkflows { body }).await?;
     Ok(Json(found.output.into_iter().map(Workflow::from).collect()))
 }
@@ -298,7 +309,13 @@ async fn delete_workflow(
     Path(path): Path<WorkflowPath>,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = Delete {
         workflow_id: path.workflow_id,
         workflow_ids: Vec::new(),
@@ -320,7 +337,13 @@ async fn cancel_workflow(
     Path(path): Path<WorkflowPath>,
     Body(body): Body<CancelWorkflowInputBody>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = Cancel {
         workflow_id: path.workflow_id,
         workflow_ids: Vec::new(),
@@ -342,7 +365,13 @@ async fn resume_workflow(
     Path(path): Path<WorkflowPath>,
     Body(body): Body<ResumeWorkflowInputBody>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = Resume {
         workflow_id: path.workflow_id,
         workflow_ids: Vec::new(),
@@ -353,9 +382,15 @@ async fn resume_workflow(
 
 /// Resumes on an executor of the latest version: the workflow is enqueued, and another version must
 /// not take it.
-pub(super) async fn resume(state: &AppState, app: &AppRow, message: &Resume) -> Result<StatusCode, Problem> {
+pub(super) async fn resume(
+    state: &AppState,
+    app: &AppRow,
+    message: &Resume,
+) -> Result<StatusCode, Problem> {
     let class = Class::Mutation { idempotent: false };
-    forward::succeeded(forward::send(&state.hub, app, Target::LatestVersion, message, class).await?)?;
+    forward::succeeded(
+        forward::send(&state.hub, app, Target::LatestVersion, message, class).await?,
+    )?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -372,10 +407,19 @@ async fn fork_workflow(
     Path(path): Path<WorkflowPath>,
     Body(body): Body<ForkWorkflowInputBody>,
 ) -> Result<Created<ForkWorkflowOutputBody>, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let fork = Fork {
         workflow_id: path.workflow_id,
-        start_step: body.start_step.and_then(|step| u32::try_from(step).ok()).unwrap_or(0),
+        start_step: body
+            .start_step
+            .and_then(|step| u32::try_from(step).ok())
+            .unwrap_or(0),
         application_version: body.app_version,
         new_workflow_id: body.new_workflow_id,
         queue_name: body.queue_name,
@@ -394,7 +438,17 @@ async fn fork_workflow(
 
 /// The path of a workflow, as segments.
 pub(super) fn location(caller: &Caller, app: &AppRow, workflow_id: &str) -> Vec<String> {
-    ["v2", "orgs", &caller.org.name, "apps", &app.name, "workflows", workflow_id].map(str::to_owned).to_vec()
+    [
+        "v2",
+        "orgs",
+        &caller.org.name,
+        "apps",
+        &app.name,
+        "workflows",
+        workflow_id,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// 404 for an id that the application does not have.
@@ -403,7 +457,10 @@ pub(super) fn no_workflow(id: &str) -> Problem {
 }
 
 fn is_own(app: &AppRow, record: &WorkflowRecord) -> bool {
-    record.application_name.as_ref().is_none_or(|owner| *owner == app.name)
+    record
+        .application_name
+        .as_ref()
+        .is_none_or(|owner| *owner == app.name)
 }
 
 /// Ids name rows whoever owns them. Where applications share a database, a key that covers only some

@@ -60,7 +60,9 @@ impl Guesses {
         let Some(peer) = peer else { return };
         if memory.addresses.len() >= CAPACITY {
             let full = Duration::from_secs_f64(BURST / PER_SECOND);
-            memory.addresses.retain(|_, (_, since)| now.duration_since(*since) < full);
+            memory
+                .addresses
+                .retain(|_, (_, since)| now.duration_since(*since) < full);
         }
         let left = memory.allowance(peer, now) - 1.0;
         if memory.addresses.len() < CAPACITY || memory.addresses.contains_key(&peer) {
@@ -101,6 +103,10 @@ mod tests {
         }
         assert_eq!(guesses.look("new", Some(bad)), Verdict::TooMany);
         assert_eq!(guesses.look("new", Some(good)), Verdict::Ask);
-        assert_eq!(guesses.look("k1", Some(bad)), Verdict::KnownWrong, "answered, not slowed down");
+        assert_eq!(
+            guesses.look("k1", Some(bad)),
+            Verdict::KnownWrong,
+            "answered, not slowed down"
+        );
     }
 }

@@ -41,12 +41,18 @@ mod tests {
         assert_ne!(one.expose(), other.expose());
         let text = one.expose();
         assert!(text.starts_with(&format!("dbos_{org}_")));
-        assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)));
+        assert!(
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        );
     }
 
     #[test]
     fn hashes_compare() {
-        assert_eq!(hash(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            hash(""),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert!(same(&hash("a"), &hash("a")));
         assert!(!same(&hash("a"), &hash("b")));
     }

@@ -91,7 +91,9 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebsocketReject {
     /// The key is unknown or revoked.
-    #[error("unknown API key: create one in the console or with `dbosctl api-key create`, and give it to the application")]
+    #[error(
+        "unknown API key: create one in the console or with `dbosctl api-key create`, and give it to the application"
+    )]
     UnknownKey,
     /// The key lacks `websocket.connect`.
     #[error("this API key lacks the permission websocket.connect")]
@@ -100,7 +102,9 @@ pub enum WebsocketReject {
     #[error("this API key does not cover the application `{0}`")]
     OutOfScope(String),
     /// No application of this name.
-    #[error("there is no application `{0}`: register it in the console or with `dbosctl app register {0}`")]
+    #[error(
+        "there is no application `{0}`: register it in the console or with `dbosctl app register {0}`"
+    )]
     UnknownApp(String),
     /// Too many wrong keys from this address.
     #[error("too many unknown API keys from this address; try again later")]
@@ -139,14 +143,22 @@ impl WebsocketReject {
 impl IntoResponse for WebsocketReject {
     fn into_response(self) -> Response {
         let text = self.to_string();
-        (self.status(), [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+        (
+            self.status(),
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            text,
+        )
+            .into_response()
     }
 }
 
 impl Auth {
     /// Prepares authentication: makes the organization `local` and, in mode `keys` without a given
     /// admin key, generates one on the very first start. The new key is returned to be shown once.
-    pub async fn start(config: &Config, store: &Store) -> Result<(Self, Option<Secret>), StoreError> {
+    pub async fn start(
+        config: &Config,
+        store: &Store,
+    ) -> Result<(Self, Option<Secret>), StoreError> {
         let org = store.local_org().await?;
         let generated = if config.auth == AuthMode::Keys && config.admin_key.is_none() {
             first_admin_key(store, &org).await?
@@ -156,10 +168,15 @@ impl Auth {
         let inner = Inner {
             mode: config.auth,
             org,
-            admin_hash: config.admin_key.as_ref().map(|admin| key::hash(admin.expose())),
+            admin_hash: config
+                .admin_key
+                .as_ref()
+                .map(|admin| key::hash(admin.expose())),
             guesses: Guesses::default(),
         };
-        let auth = Self { inner: Arc::new(inner) };
+        let auth = Self {
+            inner: Arc::new(inner),
+        };
         Ok((auth, generated))
     }
 
@@ -174,13 +191,22 @@ impl Auth {
     }
 
     /// The caller that `headers` identify; 401 if they do not.
-    pub async fn caller(&self, store: &Store, headers: &HeaderMap, source: IpAddr) -> Result<Caller, Problem> {
+    pub async fn caller(
+        &self,
+        store: &Store,
+        headers: &HeaderMap,
+        source: IpAddr,
+    ) -> Result<Caller, Problem> {
         if self.inner.mode == AuthMode::None {
             return Ok(self.administrator(source, "user", "local", "local"));
         }
-        let token = bearer(headers).ok_or_else(|| Problem::unauthorized("an API key is required: Authorization: Bearer dbos_…"))?;
+        let token = bearer(headers).ok_or_else(|| {
+            Problem::unauthorized("an API key is required: Authorization: Bearer dbos_…")
+        })?;
         match self.key(store, token, None).await {
-            Ok(Known::Operator) => Ok(self.administrator(source, "api_key", "SEGNO_ADMIN_KEY", "SEGNO_ADMIN_KEY")),
+            Ok(Known::Operator) => {
+                Ok(self.administrator(source, "api_key", "SEGNO_ADMIN_KEY", "SEGNO_ADMIN_KEY"))
+            }
             Ok(Known::Stored(row)) => Ok(Caller {
                 org: self.inner.org.clone(),
                 subject: Subject {
@@ -192,9 +218,9 @@ impl Auth {
                 scope: row.scope,
                 source_ip: source.to_string(),
             }),
-            Err(KeyError::Unknown | KeyError::TooManyGuesses) => {
-                Err(Problem::unauthorized("the API key is unknown or was revoked"))
-            }
+            Err(KeyError::Unknown | KeyError::TooManyGuesses) => Err(Problem::unauthorized(
+                "the API key is unknown or was revoked",
+            )),
             Err(KeyError::Store(error)) => Err(error.into()),
         }
     }
@@ -211,11 +237,13 @@ impl Auth {
         let known = if self.inner.mode == AuthMode::None {
             Known::Operator
         } else {
-            self.key(store, key, peer).await.map_err(|error| match error {
-                KeyError::Unknown => WebsocketReject::UnknownKey,
-                KeyError::TooManyGuesses => WebsocketReject::TooManyGuesses,
-                KeyError::Store(_) => WebsocketReject::Unavailable,
-            })?
+            self.key(store, key, peer)
+                .await
+                .map_err(|error| match error {
+                    KeyError::Unknown => WebsocketReject::UnknownKey,
+                    KeyError::TooManyGuesses => WebsocketReject::TooManyGuesses,
+                    KeyError::Store(_) => WebsocketReject::Unavailable,
+                })?
         };
         if let Known::Stored(row) = &known
             && !row.permissions.contains(Permission::WebsocketConnect)
@@ -252,9 +280,19 @@ impl Auth {
     }
 
     /// Looks a key up. With `peer`, unknown ones count against that address.
-    async fn key(&self, store: &Store, text: &str, peer: Option<IpAddr>) -> Result<Known, KeyError> {
+    async fn key(
+        &self,
+        store: &Store,
+        text: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<Known, KeyError> {
         let hash = key::hash(text);
-        if self.inner.admin_hash.as_ref().is_some_and(|admin| key::same(admin, &hash)) {
+        if self
+            .inner
+            .admin_hash
+            .as_ref()
+            .is_some_and(|admin| key::same(admin, &hash))
+        {
             return Ok(Known::Operator);
         }
         match self.inner.guesses.look(&hash, peer) {

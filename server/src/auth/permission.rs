@@ -50,7 +50,9 @@ impl Permission {
 
     /// The permission of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|permission| permission.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|permission| permission.name() == name)
     }
 }
 
@@ -71,13 +73,19 @@ impl Permissions {
 
     /// The permissions held, in the catalogue's order.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL.into_iter().filter(move |permission| self.contains(*permission))
+        Permission::ALL
+            .into_iter()
+            .filter(move |permission| self.contains(*permission))
     }
 }
 
 impl FromIterator<Permission> for Permissions {
     fn from_iter<I: IntoIterator<Item = Permission>>(permissions: I) -> Self {
-        Self(permissions.into_iter().fold(0, |set, permission| set | 1 << permission as u8))
+        Self(
+            permissions
+                .into_iter()
+                .fold(0, |set, permission| set | 1 << permission as u8),
+        )
     }
 }
 
@@ -88,10 +96,15 @@ mod tests {
 
     #[test]
     fn a_set_holds_what_was_put_in() {
-        let set: Permissions = [Permission::TokenRead, Permission::WebsocketConnect].into_iter().collect();
+        let set: Permissions = [Permission::TokenRead, Permission::WebsocketConnect]
+            .into_iter()
+            .collect();
         assert!(set.contains(Permission::TokenRead));
         assert!(!set.contains(Permission::TokenWrite));
-        assert_eq!(set.iter().map(Permission::name).collect::<Vec<_>>(), ["token.read", "websocket.connect"]);
+        assert_eq!(
+            set.iter().map(Permission::name).collect::<Vec<_>>(),
+            ["token.read", "websocket.connect"]
+        );
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub async fn expire(store: &Store) {
     match store.expire_audit().await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "expired audit entries"),
-        Err(error) => tracing::warn!(%error, "audit entries could not be expired; trying again later"),
+        Err(error) => {
+            tracing::warn!(%error, "audit entries could not be expired; trying again later")
+        }
     }
     if let Err(error) = store.expire_idempotency().await {
         tracing::warn!(%error, "idempotency keys could not be expired; trying again later");

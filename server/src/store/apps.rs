@@ -10,7 +10,17 @@ use uuid::Uuid;
 use super::{Store, StoreError, Tx};
 
 /// Who may take over the workflows of a dead executor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecoveryPolicy {
     /// Only an executor that runs the same application version.
@@ -110,7 +120,11 @@ fn read(row: &AnyRow) -> Result<AppRow, StoreError> {
 
 impl Store {
     /// The application of that name in an organization.
-    pub async fn app_by_name(&self, org_id: &str, name: &str) -> Result<Option<AppRow>, StoreError> {
+    pub async fn app_by_name(
+        &self,
+        org_id: &str,
+        name: &str,
+    ) -> Result<Option<AppRow>, StoreError> {
         let _timer = self.timer("app_by_name");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE org_id = $1 AND name = $2"));
         let row = sqlx::query(query)
@@ -125,7 +139,10 @@ impl Store {
     pub async fn app_by_id(&self, id: &str) -> Result<Option<AppRow>, StoreError> {
         let _timer = self.timer("app_by_id");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE id = $1"));
-        let row = sqlx::query(query).bind(id).fetch_optional(self.pool()).await?;
+        let row = sqlx::query(query)
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -133,7 +150,10 @@ impl Store {
     pub async fn apps(&self, org_id: &str) -> Result<Vec<AppRow>, StoreError> {
         let _timer = self.timer("apps");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE org_id = $1 ORDER BY name"));
-        let rows = sqlx::query(query).bind(org_id).fetch_all(self.pool()).await?;
+        let rows = sqlx::query(query)
+            .bind(org_id)
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(read).collect()
     }
 
@@ -160,7 +180,12 @@ impl Store {
     }
 
     /// The id of the application of that name, as seen by a transaction.
-    pub async fn app_in(&self, tx: &mut Tx, org_id: &str, name: &str) -> Result<Option<String>, StoreError> {
+    pub async fn app_in(
+        &self,
+        tx: &mut Tx,
+        org_id: &str,
+        name: &str,
+    ) -> Result<Option<String>, StoreError> {
         let id = sqlx::query_scalar("SELECT id FROM applications WHERE org_id = $1 AND name = $2")
             .bind(org_id)
             .bind(name)
@@ -170,7 +195,12 @@ impl Store {
     }
 
     /// Changes what `patch` holds. [`StoreError::NotFound`] if the application is gone.
-    pub async fn update_app(&self, tx: &mut Tx, id: &str, patch: &AppPatch) -> Result<(), StoreError> {
+    pub async fn update_app(
+        &self,
+        tx: &mut Tx,
+        id: &str,
+        patch: &AppPatch,
+    ) -> Result<(), StoreError> {
         // A flag beside each nullable value tells "clear it" from "leave it".
         let update = self.sql(
             "UPDATE applications SET \

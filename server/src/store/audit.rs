@@ -95,7 +95,11 @@ pub struct AuditFilter {
 
 impl Store {
     /// Entries of an organization, newest first.
-    pub async fn audit_entries(&self, org_id: &str, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+    pub async fn audit_entries(
+        &self,
+        org_id: &str,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditRow>, StoreError> {
         let _timer = self.timer("audit_entries");
         // CAST: Postgres cannot tell the type of a parameter that is only compared with null.
         let rows = sqlx::query(
@@ -129,7 +133,8 @@ impl Store {
                subject_display, target_type, target_id, source_ip, details) \
              VALUES ($1, $2, {now}, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         );
-        let details = (!entry.details.is_empty()).then(|| Value::Object(entry.details.clone()).to_string());
+        let details =
+            (!entry.details.is_empty()).then(|| Value::Object(entry.details.clone()).to_string());
         sqlx::query(insert)
             .bind(Uuid::now_v7().to_string())
             .bind(&entry.org_id)
@@ -154,6 +159,9 @@ impl Store {
             "DELETE FROM audit_log WHERE emit_time < {now} - 86400000 * \
              (SELECT audit_retention_days FROM organizations WHERE organizations.id = audit_log.org_id)",
         );
-        Ok(sqlx::query(delete).execute(self.pool()).await?.rows_affected())
+        Ok(sqlx::query(delete)
+            .execute(self.pool())
+            .await?
+            .rows_affected())
     }
 }

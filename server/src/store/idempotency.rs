@@ -22,14 +22,22 @@ pub enum Claim {
 
 impl Store {
     /// Claims `id` (a hash of caller and key) for the request whose hash is given.
-    pub async fn claim_idempotency(&self, id: &str, request_hash: &str) -> Result<Claim, StoreError> {
+    pub async fn claim_idempotency(
+        &self,
+        id: &str,
+        request_hash: &str,
+    ) -> Result<Claim, StoreError> {
         let _timer = self.timer("claim_idempotency");
         let mut tx = self.begin().await?;
         let drop_old = self.sql(
             "DELETE FROM idempotency_keys WHERE id = $1 AND \
              (expires_at <= {now} OR (response IS NULL AND started_at <= {now} - $2))",
         );
-        sqlx::query(drop_old).bind(id).bind(RUNNING_MS).execute(&mut *tx).await?;
+        sqlx::query(drop_old)
+            .bind(id)
+            .bind(RUNNING_MS)
+            .execute(&mut *tx)
+            .await?;
         let insert = self.sql(
             "INSERT INTO idempotency_keys (id, request_hash, started_at, expires_at) \
              VALUES ($1, $2, {now}, {now} + $3) ON CONFLICT (id) DO NOTHING",
@@ -81,6 +89,9 @@ impl Store {
     /// Deletes keys past their time; returns how many.
     pub async fn expire_idempotency(&self) -> Result<u64, StoreError> {
         let delete = self.sql("DELETE FROM idempotency_keys WHERE expires_at <= {now}");
-        Ok(sqlx::query(delete).execute(self.pool()).await?.rows_affected())
+        Ok(sqlx::query(delete)
+            .execute(self.pool())
+            .await?
+            .rows_affected())
     }
 }

@@ -43,24 +43,31 @@ pub struct NewKey<'a> {
     pub admin: bool,
 }
 
-const COLUMNS: &str = "SELECT id, org_id, name, permissions, app_scoped, admin, created_at FROM api_keys";
+const COLUMNS: &str =
+    "SELECT id, org_id, name, permissions, app_scoped, admin, created_at FROM api_keys";
 
 /// Reads a row; the applications of a scoped key come from [`Store::key_apps`].
 fn read(row: &AnyRow) -> Result<KeyRow, StoreError> {
-    let names: Vec<String> = serde_json::from_str(row.try_get("permissions")?).map_err(|_| {
-        StoreError::Unreadable {
+    let names: Vec<String> =
+        serde_json::from_str(row.try_get("permissions")?).map_err(|_| StoreError::Unreadable {
             table: "api_keys",
             column: "permissions",
-        }
-    })?;
+        })?;
     let scoped = row.try_get::<i64, _>("app_scoped")? != 0;
     Ok(KeyRow {
         id: row.try_get("id")?,
         org_id: row.try_get("org_id")?,
         name: row.try_get("name")?,
         // A name that this version does not know grants nothing.
-        permissions: names.iter().filter_map(|name| Permission::parse(name)).collect(),
-        scope: if scoped { AppScope::Only(Vec::new()) } else { AppScope::All },
+        permissions: names
+            .iter()
+            .filter_map(|name| Permission::parse(name))
+            .collect(),
+        scope: if scoped {
+            AppScope::Only(Vec::new())
+        } else {
+            AppScope::All
+        },
         admin: row.try_get::<i64, _>("admin")? != 0,
         created_at: row.try_get("created_at")?,
     })
@@ -71,7 +78,11 @@ impl Store {
     pub async fn key_by_hash(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
         let _timer = self.timer("key_by_hash");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE key_hash = $1"));
-        let Some(row) = sqlx::query(query).bind(hash).fetch_optional(self.pool()).await? else {
+        let Some(row) = sqlx::query(query)
+            .bind(hash)
+            .fetch_optional(self.pool())
+            .await?
+        else {
             return Ok(None);
         };
         self.with_apps(read(&row)?).await.map(Some)
@@ -80,7 +91,9 @@ impl Store {
     /// The organization's keys by name: the administrators' ones, or the others.
     pub async fn keys(&self, org_id: &str, admin: bool) -> Result<Vec<KeyRow>, StoreError> {
         let _timer = self.timer("keys");
-        let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE org_id = $1 AND admin = $2 ORDER BY name"));
+        let query = sqlx::AssertSqlSafe(format!(
+            "{COLUMNS} WHERE org_id = $1 AND admin = $2 ORDER BY name"
+        ));
         let rows = sqlx::query(query)
             .bind(org_id)
             .bind(i64::from(admin))
@@ -95,10 +108,12 @@ impl Store {
 
     async fn with_apps(&self, mut key: KeyRow) -> Result<KeyRow, StoreError> {
         if let AppScope::Only(apps) = &mut key.scope {
-            *apps = sqlx::query_scalar("SELECT app_id FROM api_key_apps WHERE key_id = $1 ORDER BY app_id")
-                .bind(&key.id)
-                .fetch_all(&self.pool)
-                .await?;
+            *apps = sqlx::query_scalar(
+                "SELECT app_id FROM api_key_apps WHERE key_id = $1 ORDER BY app_id",
+            )
+            .bind(&key.id)
+            .fetch_all(&self.pool)
+            .await?;
         }
         Ok(key)
     }
@@ -134,13 +149,21 @@ impl Store {
     }
 
     /// Renames a key. [`StoreError::NotFound`], or [`StoreError::Taken`].
-    pub async fn rename_key(&self, tx: &mut Tx, org_id: &str, name: &str, new: &str) -> Result<(), StoreError> {
-        let done = sqlx::query("UPDATE api_keys SET name = $3 WHERE org_id = $1 AND name = $2 AND admin = 0")
-            .bind(org_id)
-            .bind(name)
-            .bind(new)
-            .execute(&mut **tx)
-            .await?;
+    pub async fn rename_key(
+        &self,
+        tx: &mut Tx,
+        org_id: &str,
+        name: &str,
+        new: &str,
+    ) -> Result<(), StoreError> {
+        let done = sqlx::query(
+            "UPDATE api_keys SET name = $3 WHERE org_id = $1 AND name = $2 AND admin = 0",
+        )
+        .bind(org_id)
+        .bind(name)
+        .bind(new)
+        .execute(&mut **tx)
+        .await?;
         match done.rows_affected() {
             0 => Err(StoreError::NotFound),
             _ => Ok(()),

@@ -110,11 +110,14 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::RowNotFound => Self::NotFound,
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Taken,
-            sqlx::Error::Database(database) if database.is_foreign_key_violation() => Self::NotFound,
+            sqlx::Error::Database(database) if database.is_foreign_key_violation() => {
+                Self::NotFound
+            }
             sqlx::Error::Database(database) if is_outage(database.code().as_deref()) => {
                 Self::Unavailable(error)
             }
@@ -126,7 +129,11 @@ impl From<sqlx::Error> for StoreError {
 /// Postgres: connection exceptions, out of resources, shutting down. SQLite: busy, locked.
 fn is_outage(code: Option<&str>) -> bool {
     code.is_some_and(|code| {
-        ["08", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == "5" || code == "6"
+        ["08", "53", "57P"]
+            .iter()
+            .any(|class| code.starts_with(class))
+            || code == "5"
+            || code == "6"
     })
 }
 
@@ -178,13 +185,16 @@ impl Store {
     /// Refuses a schema newer than this binary.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.refuse_newer().await?;
-        self.migrator().run(&self.pool).await.map_err(|error| match error {
-            MigrateError::VersionMissing(found) => StoreError::NewerSchema {
-                found,
-                known: self.newest(),
-            },
-            other => StoreError::Migrate(other),
-        })
+        self.migrator()
+            .run(&self.pool)
+            .await
+            .map_err(|error| match error {
+                MigrateError::VersionMissing(found) => StoreError::NewerSchema {
+                    found,
+                    known: self.newest(),
+                },
+                other => StoreError::Migrate(other),
+            })
     }
 
     /// Fails unless the schema is exactly the one this binary knows.
@@ -215,7 +225,11 @@ impl Store {
             }
             Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
         };
-        if sqlx::query_scalar::<_, i64>(table).fetch_one(&self.pool).await? == 0 {
+        if sqlx::query_scalar::<_, i64>(table)
+            .fetch_one(&self.pool)
+            .await?
+            == 0
+        {
             return Ok(0);
         }
         let newest = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
@@ -230,13 +244,19 @@ impl Store {
     }
 
     fn newest(&self) -> i64 {
-        self.migrator().iter().map(|migration| migration.version).max().unwrap_or(0)
+        self.migrator()
+            .iter()
+            .map(|migration| migration.version)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Answers when the database does: for readiness.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let _timer = self.timer("ping");
-        sqlx::query_scalar::<_, i64>(self.sql("SELECT {now}")).fetch_one(&self.pool).await?;
+        sqlx::query_scalar::<_, i64>(self.sql("SELECT {now}"))
+            .fetch_one(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -281,7 +301,9 @@ impl Store {
 
     /// The database's clock, epoch milliseconds.
     pub async fn now(&self) -> Result<i64, StoreError> {
-        Ok(sqlx::query_scalar(self.sql("SELECT {now}")).fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar(self.sql("SELECT {now}"))
+            .fetch_one(&self.pool)
+            .await?)
     }
 
     /// Measures one operation, from now until the guard is dropped.

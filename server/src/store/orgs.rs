@@ -51,6 +51,11 @@ impl Store {
             "INSERT INTO settings (name, value, updated_at) VALUES ($1, '', {now}) \
              ON CONFLICT (name) DO NOTHING",
         );
-        Ok(sqlx::query(insert).bind(name).execute(&mut **tx).await?.rows_affected() == 1)
+        Ok(sqlx::query(insert)
+            .bind(name)
+            .execute(&mut **tx)
+            .await?
+            .rows_affected()
+            == 1)
     }
 }

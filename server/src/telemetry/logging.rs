@@ -30,6 +30,8 @@ where
         .map_err(|error| format!("SEGNO_LOG (--log) is not a log filter: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Reporting that stderr is gone, on stderr, would panic in the middle of a request.
+        .log_internal_errors(false)
         .with_ansi(ansi)
         .with_writer(writer);
     let result = match format {

@@ -90,7 +90,10 @@ impl Metrics {
     /// An executor connected (+1) or its session ended (-1). Unknown languages count as `other`.
     pub fn session(&self, language: &str, change: i64) {
         const KNOWN: [&str; 5] = ["python", "typescript", "go", "java", "rust"];
-        let language = KNOWN.into_iter().find(|known| *known == language).unwrap_or("other");
+        let language = KNOWN
+            .into_iter()
+            .find(|known| *known == language)
+            .unwrap_or("other");
         self.sessions.with_label_values(&[language]).add(change);
     }
 
@@ -126,7 +129,9 @@ impl Metrics {
 
     /// An operation on the store ended.
     pub fn store(&self, operation: &'static str, took: Duration) {
-        self.store.with_label_values(&[operation]).observe(took.as_secs_f64());
+        self.store
+            .with_label_values(&[operation])
+            .observe(took.as_secs_f64());
     }
 
     /// All metrics in the Prometheus text format.
@@ -150,9 +155,22 @@ mod tests {
         metrics.recovery("RECOVERED");
         metrics.http("listApps", 200, Duration::from_millis(3));
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        assert!(text.contains("segno_executor_sessions{language=\"python\"} 1"), "{text}");
-        assert!(text.contains("segno_executor_sessions{language=\"other\"} 1"), "{text}");
-        assert!(text.contains("segno_recoveries_total{outcome=\"RECOVERED\"} 1"), "{text}");
-        assert!(text.contains("segno_http_request_seconds_count{operation=\"listApps\",status=\"200\"} 1"));
+        assert!(
+            text.contains("segno_executor_sessions{language=\"python\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("segno_executor_sessions{language=\"other\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("segno_recoveries_total{outcome=\"RECOVERED\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "segno_http_request_seconds_count{operation=\"listApps\",status=\"200\"} 1"
+            )
+        );
     }
 }

@@ -1,0 +1,14 @@
+//! The HTTP API, driven from outside over real sockets, on SQLite and on Postgres.
+#![allow(clippy::unwrap_used)]
+
+mod apps;
+mod audit;
+mod auth;
+mod cli;
+mod document;
+mod errors;
+mod executor;
+mod forwarded;
+mod idempotency;
+mod server;
+mod tokens;
