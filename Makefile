@@ -2,7 +2,7 @@
 # `make help` lists them.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench console image fmt
+.PHONY: help demo test bench fmt
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
