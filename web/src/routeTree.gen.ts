@@ -12,6 +12,7 @@ import { Route as rootRouteImport } from './routes/__root'
 import { Route as ConsoleRouteImport } from './routes/_console'
 import { Route as LoginRouteImport } from './routes/login'
 import { Route as ConsoleIndexRouteImport } from './routes/_console.index'
+import { Route as ConsoleAuditRouteImport } from './routes/_console.audit'
 import { Route as ConsoleKeysRouteImport } from './routes/_console.keys'
 import { Route as ConsoleNewRouteImport } from './routes/_console.new'
 import { Route as ConsoleAppsAppRouteImport } from './routes/_console.apps.$app'
@@ -19,7 +20,9 @@ import { Route as ConsoleAppsAppIndexRouteImport } from './routes/_console.apps.
 import { Route as ConsoleAppsAppCompareRouteImport } from './routes/_console.apps.$app.compare'
 import { Route as ConsoleAppsAppConnectRouteImport } from './routes/_console.apps.$app.connect'
 import { Route as ConsoleAppsAppExecutorsRouteImport } from './routes/_console.apps.$app.executors'
+import { Route as ConsoleAppsAppQueuesRouteImport } from './routes/_console.apps.$app.queues'
 import { Route as ConsoleAppsAppRecoveryRouteImport } from './routes/_console.apps.$app.recovery'
+import { Route as ConsoleAppsAppSchedulesRouteImport } from './routes/_console.apps.$app.schedules'
 import { Route as ConsoleAppsAppSettingsRouteImport } from './routes/_console.apps.$app.settings'
 import { Route as ConsoleAppsAppVersionsRouteImport } from './routes/_console.apps.$app.versions'
 import { Route as ConsoleAppsAppWorkflowsIndexRouteImport } from './routes/_console.apps.$app.workflows.index'
@@ -37,6 +40,11 @@ const LoginRoute = LoginRouteImport.update({
 const ConsoleIndexRoute = ConsoleIndexRouteImport.update({
   id: '/',
   path: '/',
+  getParentRoute: () => ConsoleRoute,
+} as any)
+const ConsoleAuditRoute = ConsoleAuditRouteImport.update({
+  id: '/audit',
+  path: '/audit',
   getParentRoute: () => ConsoleRoute,
 } as any)
 const ConsoleKeysRoute = ConsoleKeysRouteImport.update({
@@ -74,9 +82,19 @@ const ConsoleAppsAppExecutorsRoute = ConsoleAppsAppExecutorsRouteImport.update({
   path: '/executors',
   getParentRoute: () => ConsoleAppsAppRoute,
 } as any)
+const ConsoleAppsAppQueuesRoute = ConsoleAppsAppQueuesRouteImport.update({
+  id: '/queues',
+  path: '/queues',
+  getParentRoute: () => ConsoleAppsAppRoute,
+} as any)
 const ConsoleAppsAppRecoveryRoute = ConsoleAppsAppRecoveryRouteImport.update({
   id: '/recovery',
   path: '/recovery',
+  getParentRoute: () => ConsoleAppsAppRoute,
+} as any)
+const ConsoleAppsAppSchedulesRoute = ConsoleAppsAppSchedulesRouteImport.update({
+  id: '/schedules',
+  path: '/schedules',
   getParentRoute: () => ConsoleAppsAppRoute,
 } as any)
 const ConsoleAppsAppSettingsRoute = ConsoleAppsAppSettingsRouteImport.update({
@@ -105,13 +123,16 @@ const ConsoleAppsAppWorkflowsIdRoute =
 export interface FileRoutesByFullPath {
   '/': typeof ConsoleIndexRoute
   '/login': typeof LoginRoute
+  '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
   '/apps/$app': typeof ConsoleAppsAppRouteWithChildren
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
+  '/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
   '/apps/$app/settings': typeof ConsoleAppsAppSettingsRoute
   '/apps/$app/versions': typeof ConsoleAppsAppVersionsRoute
   '/apps/$app/': typeof ConsoleAppsAppIndexRoute
@@ -120,13 +141,16 @@ export interface FileRoutesByFullPath {
 }
 export interface FileRoutesByTo {
   '/login': typeof LoginRoute
+  '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
   '/': typeof ConsoleIndexRoute
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
+  '/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
   '/apps/$app/settings': typeof ConsoleAppsAppSettingsRoute
   '/apps/$app/versions': typeof ConsoleAppsAppVersionsRoute
   '/apps/$app': typeof ConsoleAppsAppIndexRoute
@@ -137,6 +161,7 @@ export interface FileRoutesById {
   __root__: typeof rootRouteImport
   '/_console': typeof ConsoleRouteWithChildren
   '/login': typeof LoginRoute
+  '/_console/audit': typeof ConsoleAuditRoute
   '/_console/keys': typeof ConsoleKeysRoute
   '/_console/new': typeof ConsoleNewRoute
   '/_console/': typeof ConsoleIndexRoute
@@ -144,7 +169,9 @@ export interface FileRoutesById {
   '/_console/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/_console/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/_console/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/_console/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/_console/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
+  '/_console/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
   '/_console/apps/$app/settings': typeof ConsoleAppsAppSettingsRoute
   '/_console/apps/$app/versions': typeof ConsoleAppsAppVersionsRoute
   '/_console/apps/$app/': typeof ConsoleAppsAppIndexRoute
@@ -156,13 +183,16 @@ export interface FileRouteTypes {
   fullPaths:
     | '/'
     | '/login'
+    | '/audit'
     | '/keys'
     | '/new'
     | '/apps/$app'
     | '/apps/$app/compare'
     | '/apps/$app/connect'
     | '/apps/$app/executors'
+    | '/apps/$app/queues'
     | '/apps/$app/recovery'
+    | '/apps/$app/schedules'
     | '/apps/$app/settings'
     | '/apps/$app/versions'
     | '/apps/$app/'
@@ -171,13 +201,16 @@ export interface FileRouteTypes {
   fileRoutesByTo: FileRoutesByTo
   to:
     | '/login'
+    | '/audit'
     | '/keys'
     | '/new'
     | '/'
     | '/apps/$app/compare'
     | '/apps/$app/connect'
     | '/apps/$app/executors'
+    | '/apps/$app/queues'
     | '/apps/$app/recovery'
+    | '/apps/$app/schedules'
     | '/apps/$app/settings'
     | '/apps/$app/versions'
     | '/apps/$app'
@@ -187,6 +220,7 @@ export interface FileRouteTypes {
     | '__root__'
     | '/_console'
     | '/login'
+    | '/_console/audit'
     | '/_console/keys'
     | '/_console/new'
     | '/_console/'
@@ -194,7 +228,9 @@ export interface FileRouteTypes {
     | '/_console/apps/$app/compare'
     | '/_console/apps/$app/connect'
     | '/_console/apps/$app/executors'
+    | '/_console/apps/$app/queues'
     | '/_console/apps/$app/recovery'
+    | '/_console/apps/$app/schedules'
     | '/_console/apps/$app/settings'
     | '/_console/apps/$app/versions'
     | '/_console/apps/$app/'
@@ -228,6 +264,13 @@ declare module '@tanstack/react-router' {
       path: '/'
       fullPath: '/'
       preLoaderRoute: typeof ConsoleIndexRouteImport
+      parentRoute: typeof ConsoleRoute
+    }
+    '/_console/audit': {
+      id: '/_console/audit'
+      path: '/audit'
+      fullPath: '/audit'
+      preLoaderRoute: typeof ConsoleAuditRouteImport
       parentRoute: typeof ConsoleRoute
     }
     '/_console/keys': {
@@ -279,11 +322,25 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ConsoleAppsAppExecutorsRouteImport
       parentRoute: typeof ConsoleAppsAppRoute
     }
+    '/_console/apps/$app/queues': {
+      id: '/_console/apps/$app/queues'
+      path: '/queues'
+      fullPath: '/apps/$app/queues'
+      preLoaderRoute: typeof ConsoleAppsAppQueuesRouteImport
+      parentRoute: typeof ConsoleAppsAppRoute
+    }
     '/_console/apps/$app/recovery': {
       id: '/_console/apps/$app/recovery'
       path: '/recovery'
       fullPath: '/apps/$app/recovery'
       preLoaderRoute: typeof ConsoleAppsAppRecoveryRouteImport
+      parentRoute: typeof ConsoleAppsAppRoute
+    }
+    '/_console/apps/$app/schedules': {
+      id: '/_console/apps/$app/schedules'
+      path: '/schedules'
+      fullPath: '/apps/$app/schedules'
+      preLoaderRoute: typeof ConsoleAppsAppSchedulesRouteImport
       parentRoute: typeof ConsoleAppsAppRoute
     }
     '/_console/apps/$app/settings': {
@@ -321,7 +378,9 @@ interface ConsoleAppsAppRouteChildren {
   ConsoleAppsAppCompareRoute: typeof ConsoleAppsAppCompareRoute
   ConsoleAppsAppConnectRoute: typeof ConsoleAppsAppConnectRoute
   ConsoleAppsAppExecutorsRoute: typeof ConsoleAppsAppExecutorsRoute
+  ConsoleAppsAppQueuesRoute: typeof ConsoleAppsAppQueuesRoute
   ConsoleAppsAppRecoveryRoute: typeof ConsoleAppsAppRecoveryRoute
+  ConsoleAppsAppSchedulesRoute: typeof ConsoleAppsAppSchedulesRoute
   ConsoleAppsAppSettingsRoute: typeof ConsoleAppsAppSettingsRoute
   ConsoleAppsAppVersionsRoute: typeof ConsoleAppsAppVersionsRoute
   ConsoleAppsAppIndexRoute: typeof ConsoleAppsAppIndexRoute
@@ -333,7 +392,9 @@ const ConsoleAppsAppRouteChildren: ConsoleAppsAppRouteChildren = {
   ConsoleAppsAppCompareRoute: ConsoleAppsAppCompareRoute,
   ConsoleAppsAppConnectRoute: ConsoleAppsAppConnectRoute,
   ConsoleAppsAppExecutorsRoute: ConsoleAppsAppExecutorsRoute,
+  ConsoleAppsAppQueuesRoute: ConsoleAppsAppQueuesRoute,
   ConsoleAppsAppRecoveryRoute: ConsoleAppsAppRecoveryRoute,
+  ConsoleAppsAppSchedulesRoute: ConsoleAppsAppSchedulesRoute,
   ConsoleAppsAppSettingsRoute: ConsoleAppsAppSettingsRoute,
   ConsoleAppsAppVersionsRoute: ConsoleAppsAppVersionsRoute,
   ConsoleAppsAppIndexRoute: ConsoleAppsAppIndexRoute,
@@ -346,6 +407,7 @@ const ConsoleAppsAppRouteWithChildren = ConsoleAppsAppRoute._addFileChildren(
 )
 
 interface ConsoleRouteChildren {
+  ConsoleAuditRoute: typeof ConsoleAuditRoute
   ConsoleKeysRoute: typeof ConsoleKeysRoute
   ConsoleNewRoute: typeof ConsoleNewRoute
   ConsoleIndexRoute: typeof ConsoleIndexRoute
@@ -353,6 +415,7 @@ interface ConsoleRouteChildren {
 }
 
 const ConsoleRouteChildren: ConsoleRouteChildren = {
+  ConsoleAuditRoute: ConsoleAuditRoute,
   ConsoleKeysRoute: ConsoleKeysRoute,
   ConsoleNewRoute: ConsoleNewRoute,
   ConsoleIndexRoute: ConsoleIndexRoute,

@@ -7,6 +7,9 @@ export type Workflow = Schemas['Workflow'];
 export type Step = Schemas['Step'];
 export type Recovery = Schemas['Recovery'];
 export type Token = Schemas['Token'];
+export type Queue = Schemas['Queue'];
+export type Schedule = Schemas['Schedule'];
+export type AuditEntry = Schemas['AuditLogEntry'];
 export type SearchBody = Schemas['WorkflowSearchBody'];
 export type AggregatesBody = Schemas['WorkflowAggregatesBody'];
 
@@ -45,6 +48,10 @@ export const read = {
     api.queryOptions('get', `${APP}/workflows/{workflowId}/streams`, {
       params: { path: { ...inApp(app), workflowId } },
     }),
+  queues: (app: string) => api.queryOptions('get', `${APP}/queues`, { params: { path: inApp(app) } }),
+  schedules: (app: string) => api.queryOptions('get', `${APP}/schedules`, { params: { path: inApp(app) } }),
+  audit: (query: { operation?: string; limit: number }) =>
+    api.queryOptions('get', '/v2/orgs/{orgName}/audit-logs', { params: { path: org, query } }),
   tokens: () => api.queryOptions('get', '/v2/orgs/{orgName}/tokens', { params: { path: org } }),
   permissions: () => api.queryOptions('get', '/v2/orgs/{orgName}/permissions', { params: { path: org } }),
 };
@@ -129,4 +136,47 @@ export const act = {
       params: { path: { ...inApp(app), recoveryId } },
       body: { reason },
     }),
+
+  /** Takes a workflow back to a step, in place: later results are dropped and made anew. */
+  rewind: (app: string, workflowId: string, startStep: number) =>
+    client.POST(`${APP}/workflows/{workflowId}/rewind`, {
+      params: { path: { ...inApp(app), workflowId } },
+      body: { startStep },
+    }),
+  exportWorkflow: async (app: string, workflowId: string, exportChildren: boolean) => {
+    const { data } = await client.GET(`${APP}/workflows/{workflowId}/export`, {
+      params: { path: { ...inApp(app), workflowId }, query: { exportChildren } },
+    });
+    return data?.serializedWorkflow ?? '';
+  },
+  importWorkflow: (app: string, serializedWorkflow: string) =>
+    client.POST(`${APP}/workflows/import`, { params: { path: inApp(app) }, body: { serializedWorkflow } }),
+
+  evict: (app: string, executorId: string, reason: string) =>
+    client.POST(`${APP}/executors/{executorId}/evict`, {
+      params: { path: { ...inApp(app), executorId } },
+      body: { reason },
+    }),
+
+  pauseSchedule: (app: string, scheduleName: string) =>
+    client.POST(`${APP}/schedules/{scheduleName}/pause`, {
+      params: { path: { ...inApp(app), scheduleName } },
+    }),
+  resumeSchedule: (app: string, scheduleName: string) =>
+    client.POST(`${APP}/schedules/{scheduleName}/resume`, {
+      params: { path: { ...inApp(app), scheduleName } },
+    }),
+  triggerSchedule: async (app: string, scheduleName: string) => {
+    const { data } = await client.POST(`${APP}/schedules/{scheduleName}/trigger`, {
+      params: { path: { ...inApp(app), scheduleName } },
+    });
+    return data?.workflowId ?? '';
+  },
+  backfillSchedule: async (app: string, scheduleName: string, startTime: string, endTime: string) => {
+    const { data } = await client.POST(`${APP}/schedules/{scheduleName}/backfill`, {
+      params: { path: { ...inApp(app), scheduleName } },
+      body: { startTime, endTime },
+    });
+    return data?.workflowIds ?? [];
+  },
 };

@@ -91,6 +91,8 @@ const PAGES = [
   ['Recovery', '/recovery', 'g r'],
   ['Executors', '/executors', 'g e'],
   ['Versions', '/versions', 'g v'],
+  ['Queues', '/queues', 'g q'],
+  ['Schedules', '/schedules', 'g s'],
   ['Connect an executor', '/connect', ''],
   ['Settings', '/settings', ''],
 ] as const;
@@ -127,6 +129,7 @@ function useCommands(app: string | undefined, text: string, onSheet: () => void)
         { value: 'fleet', label: 'Fleet', meta: 'g f', run: () => void navigate({ to: '/' }) },
         { value: 'register', label: 'Register an application', run: () => void navigate({ to: '/new' }) },
         { value: 'keys', label: 'API keys', meta: 'g k', run: () => void navigate({ to: '/keys' }) },
+        { value: 'audit', label: 'Audit log', meta: 'g a', run: () => void navigate({ to: '/audit' }) },
         { value: 'pause', label: live ? 'Pause' : 'Go live', meta: 'p', run: toggle },
         { value: 'light', label: 'Light theme', run: () => setTheme('light') },
         { value: 'dark', label: 'Dark theme', run: () => setTheme('dark') },

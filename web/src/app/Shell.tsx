@@ -4,10 +4,12 @@ import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
 import {
   Activity,
   BookOpen,
+  CalendarClock,
   Gauge,
   GitBranch,
   Keyboard,
   KeyRound,
+  Layers,
   LayoutGrid,
   LogOut,
   Menu as MenuIcon,
@@ -16,6 +18,7 @@ import {
   Pause,
   Plug,
   RotateCcw,
+  ScrollText,
   Search,
   Server,
   Settings,
@@ -47,7 +50,7 @@ export function Shell() {
   const [sheet, setSheet] = useState(false);
   const [drawer, setDrawer] = useState(false);
 
-  const inApp = (to: '' | '/workflows' | '/recovery' | '/executors' | '/versions') => () => {
+  const inApp = (to: AppTarget) => () => {
     if (app) void navigate({ to: `/apps/$app${to}`, params: { app } });
   };
   useHotkeys({
@@ -61,6 +64,9 @@ export function Shell() {
     'g r': inApp('/recovery'),
     'g e': inApp('/executors'),
     'g v': inApp('/versions'),
+    'g q': inApp('/queues'),
+    'g s': inApp('/schedules'),
+    'g a': () => void navigate({ to: '/audit' }),
   });
 
   const side = <Side app={app} onPalette={() => setPalette(true)} onSheet={() => setSheet(true)} />;
@@ -167,6 +173,9 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
         <NavLink to="/keys" icon={<KeyRound />}>
           API keys
         </NavLink>
+        <NavLink to="/audit" icon={<ScrollText />}>
+          Audit
+        </NavLink>
       </div>
       {props.app && <AppNav app={props.app} />}
       <div className={s.foot}>
@@ -240,6 +249,12 @@ function AppNav({ app }: { app: string }) {
         <NavLink to="/apps/$app/versions" app={app} icon={<GitBranch />}>
           Versions
         </NavLink>
+        <NavLink to="/apps/$app/queues" app={app} icon={<Layers />}>
+          Queues
+        </NavLink>
+        <NavLink to="/apps/$app/schedules" app={app} icon={<CalendarClock />}>
+          Schedules
+        </NavLink>
         <NavLink to="/apps/$app/connect" app={app} icon={<Plug />}>
           Connect
         </NavLink>
@@ -251,10 +266,19 @@ function AppNav({ app }: { app: string }) {
   );
 }
 
-type AppTarget = '' | '/workflows' | '/recovery' | '/executors' | '/versions' | '/connect' | '/settings';
+type AppTarget =
+  | ''
+  | '/workflows'
+  | '/recovery'
+  | '/executors'
+  | '/versions'
+  | '/queues'
+  | '/schedules'
+  | '/connect'
+  | '/settings';
 
 function NavLink(props: {
-  to: '/' | '/keys' | `/apps/$app${AppTarget}`;
+  to: '/' | '/keys' | '/audit' | `/apps/$app${AppTarget}`;
   app?: string;
   icon: ReactNode;
   exact?: boolean;

@@ -42,6 +42,7 @@ export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] 
       [['?'], 'This sheet'],
       [['g', 'f'], 'Fleet'],
       [['g', 'k'], 'API keys'],
+      [['g', 'a'], 'Audit'],
     ],
   },
   {
@@ -52,6 +53,8 @@ export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] 
       [['g', 'r'], 'Recovery'],
       [['g', 'e'], 'Executors'],
       [['g', 'v'], 'Versions'],
+      [['g', 'q'], 'Queues'],
+      [['g', 's'], 'Schedules'],
     ],
   },
   {

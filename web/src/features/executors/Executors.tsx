@@ -1,12 +1,13 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
-import { type Executor, read } from '~/api/queries';
-import { Button, buttonLook } from '~/ui/controls';
+import { queryClient } from '~/api/client';
+import { act, type Executor, read } from '~/api/queries';
+import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
 import { useRenewal } from '~/ui/live';
-import { Dialog } from '~/ui/overlay';
-import { Empty, Loaded } from '~/ui/states';
+import { ActionDialog, Dialog, notify } from '~/ui/overlay';
+import { Banner, Empty, Loaded } from '~/ui/states';
 import { unresponsiveSince } from '../fleet/health';
 import { RecoveryTable } from '../recovery/RecoveryTable';
 
@@ -14,6 +15,7 @@ import { RecoveryTable } from '../recovery/RecoveryTable';
 export function Executors({ app }: { app: string }) {
   const executors = useQuery({ ...read.executors(app), ...useRenewal(2_000) });
   const [chosen, setChosen] = useState<Executor | null>(null);
+  const [evicting, setEvicting] = useState<Executor | null>(null);
   return (
     <Page
       title="Executors"
@@ -39,17 +41,23 @@ export function Executors({ app }: { app: string }) {
                 Recovery.
               </Empty>
             ) : (
-              <ExecutorTable app={app} executors={list} onOpen={setChosen} />
+              <ExecutorTable app={app} executors={list} onOpen={setChosen} onEvict={setEvicting} />
             )
           }
         </Loaded>
       </Panel>
+      {evicting && <EvictDialog app={app} executor={evicting} onClose={() => setEvicting(null)} />}
       {chosen && <ExecutorDialog app={app} executor={chosen} onClose={() => setChosen(null)} />}
     </Page>
   );
 }
 
-function ExecutorTable(props: { app: string; executors: Executor[]; onOpen: (executor: Executor) => void }) {
+function ExecutorTable(props: {
+  app: string;
+  executors: Executor[];
+  onOpen: (executor: Executor) => void;
+  onEvict: (executor: Executor) => void;
+}) {
   const sorted = [...props.executors].sort(
     (a, b) => a.appVersion.localeCompare(b.appVersion) || a.executorId.localeCompare(b.executorId),
   );
@@ -106,6 +114,11 @@ function ExecutorTable(props: { app: string; executors: Executor[]; onOpen: (exe
             <Button kind="quiet" small onClick={() => props.onOpen(executor)}>
               Details
             </Button>
+            {executor.status !== 'DEAD' && (
+              <Button kind="danger" small onClick={() => props.onEvict(executor)}>
+                Evict
+              </Button>
+            )}
           </td>
         </tr>
       ))}
@@ -168,5 +181,42 @@ function ExecutorDialog({
         </Loaded>
       </div>
     </Dialog>
+  );
+}
+
+function EvictDialog({ app, executor, onClose }: { app: string; executor: Executor; onClose: () => void }) {
+  const [reason, setReason] = useState('');
+  return (
+    <ActionDialog
+      open
+      onClose={onClose}
+      title={`Evict ${executor.executorId}`}
+      description="Your word that this process is gone or wedged: it counts as dead at once, its connection is closed and refused for an hour, and its work is handed on."
+      verb="Evict"
+      danger
+      ready={reason.trim() !== ''}
+      action={() => act.evict(app, executor.executorId, reason.trim())}
+      onDone={() => {
+        notify({ title: 'Evicted', text: `The work of ${executor.executorId} is being handed on.` });
+        void queryClient.invalidateQueries({ queryKey: read.executors(app).queryKey });
+      }}
+    >
+      {executor.status === 'HEALTHY' && (
+        <Banner tone="warn">
+          It is connected. If the process lives, a step that it runs just now is run again elsewhere: its
+          effect may happen twice.
+        </Banner>
+      )}
+      <Field label="Reason" hint="Kept in the audit log.">
+        {(control) => (
+          <TextArea
+            {...control}
+            rows={2}
+            value={reason}
+            onChange={(event) => setReason(event.target.value)}
+          />
+        )}
+      </Field>
+    </ActionDialog>
   );
 }

@@ -1,8 +1,9 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link, useNavigate } from '@tanstack/react-router';
-import { Ban, Ellipsis, GitFork, Play, Trash2 } from 'lucide-react';
+import { Ban, Download, Ellipsis, GitFork, Play, Rewind, Trash2 } from 'lucide-react';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { Problem } from '~/api/problem';
 import { act, read, type Step, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
 import { Button, Checkbox, Field, Input, Menu, Select } from '~/ui/controls';
@@ -10,11 +11,13 @@ import { isActive } from '~/ui/data';
 import { plural } from '~/ui/format';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Banner } from '~/ui/states';
+import { download } from '~/ui/value/ValueView';
 
 export type Action =
   | { kind: 'cancel' }
   | { kind: 'resume' }
   | { kind: 'delete' }
+  | { kind: 'rewind'; step: number }
   | { kind: 'fork'; step: number };
 
 /** What can be done to a workflow in its state; what does nothing there is not offered. */
@@ -60,6 +63,14 @@ export function WorkflowActions(props: {
           </Button>
         }
         entries={[
+          {
+            label: 'Rewind…',
+            icon: <Rewind />,
+            disabled: active,
+            onSelect: () => onAction({ kind: 'rewind', step: failedStep(props.steps) }),
+          },
+          { label: 'Export', icon: <Download />, onSelect: () => void save(props.app, workflow.workflowId) },
+          'separator',
           { label: 'Delete…', icon: <Trash2 />, danger: true, onSelect: () => onAction({ kind: 'delete' }) },
         ]}
       />
@@ -83,6 +94,8 @@ function Dialogs(props: DialogProps) {
       return <ResumeDialog {...props} />;
     case 'delete':
       return <DeleteDialog {...props} />;
+    case 'rewind':
+      return <RewindDialog {...props} from={props.action.step} />;
     case 'fork':
       return <ForkDialog {...props} from={props.action.step} />;
     default:
@@ -167,6 +180,47 @@ function DeleteDialog({ app, workflow, onAction }: DialogProps) {
       <Checkbox checked={children} onChange={setChildren}>
         Delete its children too
       </Checkbox>
+    </ActionDialog>
+  );
+}
+
+/** Exports a workflow with its children into a file that the same application, or one of its language, can import. */
+async function save(app: string, id: string): Promise<void> {
+  try {
+    download(await act.exportWorkflow(app, id, true), `${id}.export`);
+  } catch (error) {
+    notify({ title: 'The export failed', text: Problem.of(error).message, tone: 'err' });
+  }
+}
+
+function RewindDialog({ app, workflow, steps, from, onAction }: DialogProps & { from: number }) {
+  const [step, setStep] = useState(String(from));
+  const dropped = steps.filter((each) => each.stepId >= Number(step)).length;
+  return (
+    <ActionDialog
+      open
+      onClose={() => onAction(null)}
+      title="Rewind this workflow"
+      description="Takes this very workflow back to a step and runs it again from there, under the same id. What was recorded from that step on is dropped; a fork keeps it."
+      verb="Rewind"
+      danger
+      action={() => act.rewind(app, workflow.workflowId, Number(step))}
+      onDone={() => {
+        notify({ title: 'Rewound' });
+        renew(app, workflow.workflowId);
+      }}
+    >
+      <Field label="First step to run again" hint={`${plural(dropped, 'recorded result')} dropped.`}>
+        {({ id }) => (
+          <Select
+            id={id}
+            label="First step to run again"
+            value={step}
+            onChange={setStep}
+            options={stepOptions(steps, from)}
+          />
+        )}
+      </Field>
     </ActionDialog>
   );
 }

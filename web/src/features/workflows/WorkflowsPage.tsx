@@ -2,14 +2,16 @@ import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { type RowSelectionState, useTable } from '@tanstack/react-table';
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { ArrowDown, ArrowUp, Columns3 } from 'lucide-react';
+import { ArrowDown, ArrowUp, Columns3, Upload } from 'lucide-react';
 import { type CSSProperties, useEffect, useMemo, useRef, useState } from 'react';
-import { type Executor, read, type Workflow } from '~/api/queries';
+import { Problem } from '~/api/problem';
+import { act, type Executor, read, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
 import { Button, Menu } from '~/ui/controls';
 import { Page } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
+import { notify } from '~/ui/overlay';
 import { Empty, Failed, Loading, NoMatch, Stale } from '~/ui/states';
 import { BulkBar } from './Bulk';
 import { COLUMN_NAMES, features, HIDDEN_AT_FIRST, TRACKS, workflowColumns } from './columns';
@@ -36,18 +38,21 @@ export function WorkflowsPage(props: {
       fill
       title="Workflows"
       actions={
-        <Menu
-          trigger={
-            <Button>
-              <Columns3 /> Columns
-            </Button>
-          }
-          entries={Object.entries(COLUMN_NAMES).map(([id, label]) => ({
-            label,
-            checked: columnVisibility[id] !== false,
-            onChange: (checked) => setColumnVisibility({ ...columnVisibility, [id]: checked }),
-          }))}
-        />
+        <>
+          <ImportButton app={app} onDone={list.reload} />
+          <Menu
+            trigger={
+              <Button>
+                <Columns3 /> Columns
+              </Button>
+            }
+            entries={Object.entries(COLUMN_NAMES).map(([id, label]) => ({
+              label,
+              checked: columnVisibility[id] !== false,
+              onChange: (checked) => setColumnVisibility({ ...columnVisibility, [id]: checked }),
+            }))}
+          />
+        </>
       }
     >
       <div className={s.bar}>
@@ -64,6 +69,37 @@ export function WorkflowsPage(props: {
         executors={executors.data ?? []}
       />
     </Page>
+  );
+}
+
+/** Takes workflows from a file that an export made. */
+function ImportButton({ app, onDone }: { app: string; onDone: () => void }) {
+  const file = useRef<HTMLInputElement>(null);
+  async function load(chosen: File | undefined) {
+    if (!chosen) return;
+    try {
+      await act.importWorkflow(app, await chosen.text());
+      notify({ title: 'Imported', text: chosen.name });
+      onDone();
+    } catch (error) {
+      notify({ title: 'The import failed', text: Problem.of(error).message, tone: 'err' });
+    }
+  }
+  return (
+    <>
+      <input
+        ref={file}
+        type="file"
+        hidden
+        onChange={(event) => {
+          void load(event.target.files?.[0]);
+          event.target.value = '';
+        }}
+      />
+      <Button kind="quiet" onClick={() => file.current?.click()}>
+        <Upload /> Import
+      </Button>
+    </>
   );
 }
 
