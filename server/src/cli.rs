@@ -170,6 +170,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
+    if std::env::var_os("DBOS_CONDUCTOR_LICENSE_KEY").is_some() {
+        tracing::info!(
+            "DBOS_CONDUCTOR_LICENSE_KEY is set; no license key is needed, it is ignored"
+        );
+    }
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
             "cannot listen on {} (--listen, SEGNO_LISTEN)",

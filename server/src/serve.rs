@@ -36,6 +36,7 @@ pub async fn serve(
     let address = listener
         .local_addr()
         .context("the listening socket is unusable")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
     let metrics = Metrics::new()?;
     let store = Store::connect(&config.database_url, metrics.clone()).await?;
     if config.migrate {

@@ -52,6 +52,8 @@ struct Operation {
     permission: Option<Permission>,
     /// `None`: a read.
     audit: Option<&'static str>,
+    /// Whether its answer is JSON; else whatever the caller accepts will do.
+    answers_json: bool,
     /// Does not exist where nobody is authenticated.
     needs_identity: bool,
     parameters: Vec<Parameter>,
@@ -157,6 +159,8 @@ impl Operation {
             (_, None) => return Err("declares no x-segno-audit"),
         };
         let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let responses = operation["responses"].as_object().into_iter().flatten();
+        let mut answers = responses.filter(|(status, _)| *status != "default");
         let content = &operation["requestBody"]["content"]["application/json"];
         Ok(Self {
             id: operation["operationId"]
@@ -165,6 +169,9 @@ impl Operation {
                 .into(),
             permission,
             audit,
+            answers_json: answers.all(|(_, answer)| {
+                answer["content"].is_null() || answer["content"]["application/json"].is_object()
+            }),
             needs_identity: operation["x-dbos-requires-oauth"] == true,
             parameters: parameters.map(Parameter::read).collect(),
             body: content.is_object().then(|| BodySchema {
@@ -258,7 +265,9 @@ async fn admit(
         audit
     });
     let checked = async {
-        acceptable(&parts.headers)?;
+        if operation.answers_json {
+            acceptable(&parts.headers)?;
+        }
         let (raw, body) = match &operation.body {
             Some(schema) => read_body(schema, &parts.headers, body, &mut validator).await?,
             None => (Bytes::new(), json!({})),

@@ -37,7 +37,7 @@ impl Timestamp {
 
     /// For executors, as an inclusive lower bound: rounded up to a whole millisecond.
     pub fn lower_bound(self) -> WireTime {
-        let finer = self.0.timestamp_subsec_nanos() % 1_000_000 != 0;
+        let finer = !self.0.timestamp_subsec_nanos().is_multiple_of(1_000_000);
         WireTime(self.ms() + i64::from(finer))
     }
 

@@ -126,15 +126,19 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Postgres: connection exceptions, out of resources, shutting down. SQLite: busy, locked.
+/// Postgres: connection exceptions, out of resources, shutting down, no such database, database closed
+/// for connections. SQLite: busy,
+/// locked, I/O error, disk full, cannot open.
 fn is_outage(code: Option<&str>) -> bool {
-    code.is_some_and(|code| {
-        ["08", "53", "57P"]
+    let Some(code) = code else { return false };
+    if code.len() == 5 {
+        return ["08", "53", "57P", "3D", "55000"]
             .iter()
-            .any(|class| code.starts_with(class))
-            || code == "5"
-            || code == "6"
-    })
+            .any(|class| code.starts_with(class));
+    }
+    // SQLite's extended codes hold the primary one in their low byte.
+    let primary = code.parse::<u32>().map(|code| code & 0xff);
+    matches!(primary, Ok(5 | 6 | 10 | 13 | 14))
 }
 
 impl Store {

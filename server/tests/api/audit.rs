@@ -169,3 +169,21 @@ async fn without_authentication_there_is_no_log_to_read() {
     let server = TestServer::start(Database::sqlite(), AuthMode::None).await;
     server.get(LOG).await.problem(404);
 }
+
+#[tokio::test]
+async fn the_callers_address_is_taken_from_trusted_proxies_only() {
+    for (trusted, expected) in [(true, "192.0.2.7"), (false, "127.0.0.1")] {
+        let server = TestServer::start_with(Database::sqlite(), AuthMode::Keys, |config| {
+            if trusted {
+                config.trusted_proxies =
+                    vec!["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+            }
+        })
+        .await;
+        let register = server
+            .admin(Method::PUT, "/v2/orgs/local/apps/shop")
+            .header("x-forwarded-for", "203.0.113.9, 192.0.2.7, 10.0.0.1");
+        send(register).await.expect(204);
+        assert_eq!(entries(&server).await[0]["sourceIp"], expected);
+    }
+}

@@ -10,6 +10,7 @@ use crate::server::{ADMIN, TestServer, send};
 /// Every operation: method, a path that fits its parameters, permission, whether it changes something.
 fn operations() -> Vec<(Method, String, Value)> {
     let document = document(SpecVersion::V31);
+    let parameter = regex::Regex::new(r"\{\w+\}").unwrap();
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -17,10 +18,7 @@ fn operations() -> Vec<(Method, String, Value)> {
             let path = path
                 .replace("{orgName}", "local")
                 .replace("{appName}", "shop");
-            let path = regex::Regex::new(r"\{\w+\}")
-                .unwrap()
-                .replace_all(&path, "some")
-                .into_owned();
+            let path = parameter.replace_all(&path, "some").into_owned();
             all.push((method, path, operation.clone()));
         }
     }
@@ -202,4 +200,21 @@ async fn open_routes_need_nothing() {
     send(server.request(Method::GET, "/metrics"))
         .await
         .problem(401);
+}
+
+#[tokio::test]
+async fn metrics_are_text_for_those_who_want_text() {
+    let server = TestServer::start(crate::server::Database::sqlite(), AuthMode::Keys).await;
+    let key = server.key("scraper", &["metric.read"], &[]).await;
+    let scrape = server
+        .request(Method::GET, "/metrics")
+        .bearer_auth(key)
+        .header("accept", "text/plain;version=0.0.4");
+    let answer = send(scrape).await.expect(200);
+    assert!(
+        answer.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/plain")
+    );
 }

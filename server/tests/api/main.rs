@@ -11,4 +11,5 @@ mod executor;
 mod forwarded;
 mod idempotency;
 mod server;
+mod store;
 mod tokens;

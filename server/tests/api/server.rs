@@ -19,7 +19,7 @@ pub(crate) const ADMIN: &str = "dbos_test-administrator-0123456789abcdefghijklmn
 pub(crate) struct Database {
     pub(crate) url: String,
     _directory: Option<tempfile::TempDir>,
-    drop: Option<(String, String)>,
+    pub(crate) drop: Option<(String, String)>,
 }
 
 impl Database {
@@ -143,11 +143,21 @@ impl TestServer {
     }
 
     pub(crate) async fn start(database: Database, auth: AuthMode) -> Self {
+        Self::start_with(database, auth, |_| {}).await
+    }
+
+    /// A server whose settings a test adapts.
+    pub(crate) async fn start_with(
+        database: Database,
+        auth: AuthMode,
+        adapt: impl FnOnce(&mut Config),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut config = Config::local(&database.url);
         config.auth = auth;
         config.admin_key = (auth == AuthMode::Keys).then(|| Secret::new(ADMIN));
+        adapt(&mut config);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(segno_server::serve(config, listener, shutdown.clone()));
         let server = Self {
