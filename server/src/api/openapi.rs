@@ -133,6 +133,12 @@ fn normalize(value: &mut Value, scalars: &Map<String, Value>) {
             .for_each(|member| normalize(member, scalars)),
         _ => return,
     }
+    if value["default"].is_null()
+        && let Some(members) = value.as_object_mut()
+    {
+        // An absent member is absent; null is not its value.
+        members.remove("default");
+    }
     if let Some(name) = value["$ref"]
         .as_str()
         .and_then(|name| name.rsplit('/').next())
