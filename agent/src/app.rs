@@ -57,7 +57,11 @@ struct Inner {
 
 impl Inner {
     async fn hang_up(&self) {
-        let conductor = self.conductor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let conductor = self
+            .conductor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(conductor) = conductor {
             conductor.shutdown().await;
         }
@@ -83,8 +87,18 @@ impl Segno {
         Builder::new(name.into())
     }
 
-    pub(crate) fn new(runtime: Arc<Runtime>, owns_database: bool, conductor: Option<ConductorHandle>) -> Self {
-        Self { inner: Arc::new(Inner { runtime, owns_database, conductor: Mutex::new(conductor) }) }
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        owns_database: bool,
+        conductor: Option<ConductorHandle>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                runtime,
+                owns_database,
+                conductor: Mutex::new(conductor),
+            }),
+        }
     }
 
     fn runtime(&self) -> &Arc<Runtime> {
@@ -113,19 +127,32 @@ impl Segno {
 
     /// Starts a workflow, given as the function it was registered with or as a
     /// [`WorkflowRef`](crate::WorkflowRef); await it for its handle.
-    pub fn start<M, W: Target<M>>(&self, workflow: W, input: W::Input) -> PendingStart<'_, W::Output> {
+    pub fn start<M, W: Target<M>>(
+        &self,
+        workflow: W,
+        input: W::Input,
+    ) -> PendingStart<'static, W::Output> {
         PendingStart::top_level(self.runtime().clone(), &workflow.key(), &input)
     }
 
     /// Starts a workflow and waits for its result.
-    pub fn run<M, W: Target<M>>(&self, workflow: W, input: W::Input) -> PendingRun<'_, W::Output> {
+    pub fn run<M, W: Target<M>>(
+        &self,
+        workflow: W,
+        input: W::Input,
+    ) -> PendingRun<'static, W::Output> {
         PendingRun::new(self.start(workflow, input), None)
     }
 
     /// The handle of an existing run.
     pub async fn handle<R>(&self, id: &str) -> Result<Handle<R>> {
         self.runtime().status(id).await?;
-        Ok(Handle::new(self.runtime().clone(), id.to_owned(), None, None))
+        Ok(Handle::new(
+            self.runtime().clone(),
+            id.to_owned(),
+            None,
+            None,
+        ))
     }
 
     /// Lists runs of this application: give it filters, then await it.
@@ -135,7 +162,13 @@ impl Segno {
 
     /// The recorded steps of a run, in order.
     pub async fn steps(&self, id: &str) -> Result<Vec<StepInfo>> {
-        let rows = self.runtime().db.system.list_steps(id, true, None, None).await.map_err(from_database)?;
+        let rows = self
+            .runtime()
+            .db
+            .system
+            .list_steps(id, true, None, None)
+            .await
+            .map_err(from_database)?;
         if rows.is_empty() {
             self.runtime().status(id).await?;
         }

@@ -78,7 +78,12 @@ impl Default for Limit {
 
 impl Builder<NoAppState> {
     pub(crate) fn new(name: String) -> Self {
-        Self { name, state: NoAppState, workflows: Vec::new(), settings: Settings::default() }
+        Self {
+            name,
+            state: NoAppState,
+            workflows: Vec::new(),
+            settings: Settings::default(),
+        }
     }
 
     /// The application's state, which workflows get as [`Ctx::state`](crate::Ctx::state). Call it before
@@ -137,7 +142,12 @@ impl<S> Builder<S> {
     /// Registers a workflow with a fingerprint of its code, from which the application version is
     /// computed when none is given. [`workflows!`](crate::workflows) calls this.
     #[doc(hidden)]
-    pub fn workflow_with_fingerprint<P, I, F>(self, name: &str, fingerprint: &'static str, function: F) -> Self
+    pub fn workflow_with_fingerprint<P, I, F>(
+        self,
+        name: &str,
+        fingerprint: &'static str,
+        function: F,
+    ) -> Self
     where
         F: WorkflowFn<P, I>,
         P: FromRef<S> + Send + Sync + 'static,
@@ -151,13 +161,20 @@ impl<S> Builder<S> {
         list(self)
     }
 
-    fn register<P, I, F>(mut self, name: String, fingerprint: Option<&'static str>, function: F) -> Self
+    fn register<P, I, F>(
+        mut self,
+        name: String,
+        fingerprint: Option<&'static str>,
+        function: F,
+    ) -> Self
     where
         F: WorkflowFn<P, I>,
         P: FromRef<S> + Send + Sync + 'static,
         I: Serialize + DeserializeOwned + Send + 'static,
     {
-        self.workflows.push(Box::new(move |state: &S| Registered::new(name, fingerprint, function, state)));
+        self.workflows.push(Box::new(move |state: &S| {
+            Registered::new(name, fingerprint, function, state)
+        }));
         self
     }
 
@@ -176,8 +193,14 @@ impl<S> Builder<S> {
     }
 
     /// What the control plane shows about this process.
-    pub fn executor_metadata(mut self, key: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
-        self.settings.executor_metadata.insert(key.into(), value.into());
+    pub fn executor_metadata(
+        mut self,
+        key: impl Into<String>,
+        value: impl Into<serde_json::Value>,
+    ) -> Self {
+        self.settings
+            .executor_metadata
+            .insert(key.into(), value.into());
         self
     }
 
@@ -202,7 +225,12 @@ impl<S> Builder<S> {
     /// Connects, prepares the database, registers this version, recovers what an earlier process of this
     /// executor id left behind, and begins to work.
     pub async fn launch(self) -> Result<Segno> {
-        let Self { name, state, workflows, settings } = self;
+        let Self {
+            name,
+            state,
+            workflows,
+            settings,
+        } = self;
         if name.trim().is_empty() {
             return Err(Error::config("name", "an application needs a name"));
         }
@@ -211,11 +239,17 @@ impl<S> Builder<S> {
             registry.add(registration(&state))?;
         }
         let control_plane = settings.control_plane()?;
-        let version = match setting(settings.app_version.clone(), &["SEGNO_APP_VERSION", "DBOS__APPVERSION"]) {
+        let version = match setting(
+            settings.app_version.clone(),
+            &["SEGNO_APP_VERSION", "DBOS__APPVERSION"],
+        ) {
             Some(version) => version,
             None => version::compute(&name, &registry).await?,
         };
-        let given_id = setting(settings.executor_id.clone(), &["SEGNO_EXECUTOR_ID", "DBOS__VMID"]);
+        let given_id = setting(
+            settings.executor_id.clone(),
+            &["SEGNO_EXECUTOR_ID", "DBOS__VMID"],
+        );
         let executor_id = given_id.unwrap_or_else(|| match control_plane {
             Some(_) => Uuid::new_v4().to_string(),
             None => "local".to_owned(),
@@ -251,7 +285,9 @@ impl<S> Builder<S> {
         let conductor = match (recovered, control_plane) {
             (Err(error), _) => Err(error),
             (Ok(_), None) => Ok(None),
-            (Ok(_), Some((url, key))) => dial(&runtime, url, key, settings.executor_metadata).map(Some),
+            (Ok(_), Some((url, key))) => {
+                dial(&runtime, url, key, settings.executor_metadata).map(Some)
+            }
         };
         match conductor {
             Ok(conductor) => Ok(Segno::new(runtime, owned, conductor)),
@@ -279,7 +315,10 @@ fn dial(
         metadata: (!metadata.is_empty()).then_some(metadata),
     };
     let woken = runtime.clone();
-    let hooks = Hooks { wake: Some(Arc::new(move || woken.wake_all())), ..Hooks::default() };
+    let hooks = Hooks {
+        wake: Some(Arc::new(move || woken.wake_all())),
+        ..Hooks::default()
+    };
     Conductor::spawn(config, runtime.db.system.clone(), hooks)
         .map_err(|error| Error::config("control_plane", error.to_string()))
 }
@@ -294,7 +333,10 @@ impl Settings {
         };
         let names = ["SEGNO_SYSTEM_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL"];
         let url = setting(url, &names).ok_or_else(|| {
-            Error::config("database_url", "give one with `.database_url(..)` or in SEGNO_SYSTEM_DATABASE_URL")
+            Error::config(
+                "database_url",
+                "give one with `.database_url(..)` or in SEGNO_SYSTEM_DATABASE_URL",
+            )
         })?;
         let mut options = Options::default();
         if let Some(schema) = &self.schema {
@@ -321,12 +363,17 @@ impl Settings {
 
 /// A setting from the code, else from the first environment variable that is set and not empty.
 fn setting(given: Option<String>, names: &[&str]) -> Option<String> {
-    given.or_else(|| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty())))
+    given.or_else(|| {
+        names
+            .iter()
+            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    })
 }
 
 impl<S> fmt::Debug for Builder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
-

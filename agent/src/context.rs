@@ -82,7 +82,11 @@ impl<S> Ctx<S> {
 
     /// A step whose body has an error type of its own. That error comes back as it is (also after a
     /// replay), to be matched on or used in [`Step::retry_if`].
-    pub fn try_step<'a, T, E, F, Fut>(&'a self, name: impl Into<Cow<'static, str>>, body: F) -> Step<'a, T, E>
+    pub fn try_step<'a, T, E, F, Fut>(
+        &'a self,
+        name: impl Into<Cow<'static, str>>,
+        body: F,
+    ) -> Step<'a, T, E>
     where
         T: Serialize + DeserializeOwned + Send + 'a,
         E: StepError,
@@ -113,13 +117,24 @@ impl<S> Ctx<S> {
     ///     .await
     /// }
     /// ```
-    pub fn transaction<'a, T, F>(&'a self, db: &Db, name: impl Into<Cow<'static, str>>, body: F) -> Transaction<'a, T>
+    pub fn transaction<'a, T, F>(
+        &'a self,
+        db: &Db,
+        name: impl Into<Cow<'static, str>>,
+        body: F,
+    ) -> Transaction<'a, T>
     where
         T: Serialize + DeserializeOwned + Send + 'a,
         F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
     {
         let position = self.execution.take_position();
-        Transaction::new(self.execution.clone(), position, db.clone(), name.into(), body)
+        Transaction::new(
+            self.execution.clone(),
+            position,
+            db.clone(),
+            name.into(),
+            body,
+        )
     }
 
     /// Waits for `duration`. The wake-up time is recorded first, so a recovered run waits only for what
@@ -140,7 +155,11 @@ impl<S> Ctx<S> {
 
     /// Starts a child workflow; await it to get its handle. The child's id is this run's id and the
     /// call's position unless given, so a replay finds the same child.
-    pub fn start<M, W: Target<M>>(&self, workflow: W, input: W::Input) -> PendingStart<'_, W::Output> {
+    pub fn start<M, W: Target<M>>(
+        &self,
+        workflow: W,
+        input: W::Input,
+    ) -> PendingStart<'_, W::Output> {
         let position = self.execution.take_position();
         PendingStart::child(self.execution.clone(), position, &workflow.key(), &input)
     }
@@ -155,7 +174,9 @@ impl<S> Ctx<S> {
 
 impl<S> fmt::Debug for Ctx<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ctx").field("workflow_id", &self.workflow_id()).finish_non_exhaustive()
+        f.debug_struct("Ctx")
+            .field("workflow_id", &self.workflow_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -187,7 +208,9 @@ impl Wake {
     fn at_ms(&self) -> i64 {
         match self {
             Self::After(duration) => clock::now_ms().saturating_add(clock::millis(*duration)),
-            Self::At(instant) => clock::millis(instant.duration_since(UNIX_EPOCH).unwrap_or_default()),
+            Self::At(instant) => {
+                clock::millis(instant.duration_since(UNIX_EPOCH).unwrap_or_default())
+            }
         }
     }
 }
@@ -204,20 +227,30 @@ async fn sleep(execution: Arc<Execution>, position: Option<i32>, wake: Wake) {
         },
         None => {
             let at = wake.at_ms();
-            let row = execution.step_row(position, SLEEP, clock::now_ms(), at, StepResult::Output(at.to_string()));
+            let row = execution.step_row(
+                position,
+                SLEEP,
+                clock::now_ms(),
+                at,
+                StepResult::Output(at.to_string()),
+            );
             if let Err(error) = execution.write(row).await {
                 return execution.fail(error).await;
             }
             at
         }
     };
+    let _active = execution.enter();
     loop {
         let remaining = clock::until(wake_at);
         if remaining.is_zero() {
             return;
         }
-        // Timers run on a clock that may stand still while the machine is suspended: look again.
-        execution.pause(remaining.min(Duration::from_secs(60))).await;
+        tokio::select! {
+            // Timers run on a clock that may stand still while the machine is suspended: look again.
+            () = execution.pause(remaining.min(Duration::from_secs(60))) => {}
+            () = execution.leave_instead_of_sleeping_until(wake_at) => {}
+        }
     }
 }
 

@@ -177,23 +177,40 @@ static TYPED: LazyLock<RwLock<HashMap<TypeId, Encode>>> = LazyLock::new(RwLock::
 /// Makes errors of type `E` keep their fields when they are turned into [`Error`].
 pub(crate) fn remember_type<E: StdError + Serialize + 'static>() {
     let id = TypeId::of::<E>();
-    let known = TYPED.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id);
+    let known = TYPED
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains_key(&id);
     if !known {
-        TYPED.write().unwrap_or_else(PoisonError::into_inner).insert(id, |error| {
-            error.downcast_ref::<E>().and_then(|error| serde_json::to_value(error).ok())
-        });
+        TYPED
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, |error| {
+                error
+                    .downcast_ref::<E>()
+                    .and_then(|error| serde_json::to_value(error).ok())
+            });
     }
 }
 
 impl Error {
     /// An error with this kind.
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Arc::new(Inner { kind, causes: Vec::new(), source: None }))
+        Self(Arc::new(Inner {
+            kind,
+            causes: Vec::new(),
+            source: None,
+        }))
     }
 
     /// An application's error given as text.
     pub fn message(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Portable { name: "Error".into(), message: message.into(), code: None, data: None })
+        Self::new(ErrorKind::Portable {
+            name: "Error".into(),
+            message: message.into(),
+            code: None,
+            data: None,
+        })
     }
 
     /// An application's typed error; [`Error::decode`] gives it back, also after a replay and in
@@ -218,7 +235,9 @@ impl Error {
     /// [`Error::typed`], in this process or another.
     pub fn decode<E: DeserializeOwned>(&self) -> Option<E> {
         match &self.0.kind {
-            ErrorKind::Portable { data: Some(data), .. } => E::deserialize(data).ok(),
+            ErrorKind::Portable {
+                data: Some(data), ..
+            } => E::deserialize(data).ok(),
             _ => None,
         }
     }
@@ -242,36 +261,62 @@ impl Error {
     }
 
     pub(crate) fn with_causes(kind: ErrorKind, causes: Vec<Error>) -> Self {
-        Self(Arc::new(Inner { kind, causes, source: None }))
+        Self(Arc::new(Inner {
+            kind,
+            causes,
+            source: None,
+        }))
     }
 
     pub(crate) fn config(setting: &str, message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Config { setting: setting.into(), message: message.into() })
+        Self::new(ErrorKind::Config {
+            setting: setting.into(),
+            message: message.into(),
+        })
     }
 
     pub(crate) fn misuse(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Misuse { message: message.into() })
+        Self::new(ErrorKind::Misuse {
+            message: message.into(),
+        })
     }
 
     pub(crate) fn not_found(what: &str, id: &str) -> Self {
-        Self::new(ErrorKind::NotFound { what: what.into(), id: id.into() })
+        Self::new(ErrorKind::NotFound {
+            what: what.into(),
+            id: id.into(),
+        })
     }
 
     pub(crate) fn serialization(what: &str, error: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::Serialization { what: what.into(), message: error.to_string() })
+        Self::new(ErrorKind::Serialization {
+            what: what.into(),
+            message: error.to_string(),
+        })
     }
 
     /// A failure of the system database, with the driver's error kept for its code.
     pub(crate) fn database(error: sqlx::Error) -> Self {
-        let kind = ErrorKind::Database { message: error.to_string() };
-        Self(Arc::new(Inner { kind, causes: Vec::new(), source: Some(Box::new(error)) }))
+        let kind = ErrorKind::Database {
+            message: error.to_string(),
+        };
+        Self(Arc::new(Inner {
+            kind,
+            causes: Vec::new(),
+            source: Some(Box::new(error)),
+        }))
     }
 
     /// The form in which errors are recorded: `name`, `message`, `code`, `data`
     /// (`spec: system database`, portable errors).
     pub(crate) fn to_portable(&self) -> Value {
         match &self.0.kind {
-            ErrorKind::Portable { name, message, code, data } => {
+            ErrorKind::Portable {
+                name,
+                message,
+                code,
+                data,
+            } => {
                 json!({ "name": name, "message": message, "code": code, "data": data })
             }
             kind => json!({
@@ -301,7 +346,9 @@ impl Error {
             && let Ok(kind) = ErrorKind::deserialize(engine)
         {
             let causes = data.as_ref().and_then(|data| data.get("causes"));
-            let causes = causes.and_then(|causes| Vec::deserialize(causes).ok()).unwrap_or_default();
+            let causes = causes
+                .and_then(|causes| Vec::deserialize(causes).ok())
+                .unwrap_or_default();
             return Self::with_causes(kind, causes);
         }
         Self::new(ErrorKind::Portable {
@@ -327,7 +374,11 @@ pub(crate) fn short_type_name<T: ?Sized>() -> &'static str {
 
 fn kind_name(kind: &ErrorKind) -> String {
     match serde_json::to_value(kind) {
-        Ok(Value::Object(fields)) => fields.into_iter().next().map(|(name, _)| name).unwrap_or_default(),
+        Ok(Value::Object(fields)) => fields
+            .into_iter()
+            .next()
+            .map(|(name, _)| name)
+            .unwrap_or_default(),
         Ok(Value::String(name)) => name,
         _ => "Error".to_owned(),
     }
@@ -335,14 +386,22 @@ fn kind_name(kind: &ErrorKind) -> String {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     fn from(error: E) -> Self {
-        let encode = TYPED.read().unwrap_or_else(PoisonError::into_inner).get(&TypeId::of::<E>()).copied();
+        let encode = TYPED
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&TypeId::of::<E>())
+            .copied();
         let kind = ErrorKind::Portable {
             name: short_type_name::<E>().to_owned(),
             message: error.to_string(),
             code: None,
             data: encode.and_then(|encode| encode(&error)),
         };
-        Self(Arc::new(Inner { kind, causes: Vec::new(), source: Some(Box::new(error)) }))
+        Self(Arc::new(Inner {
+            kind,
+            causes: Vec::new(),
+            source: Some(Box::new(error)),
+        }))
     }
 }
 
@@ -364,7 +423,10 @@ impl StdError for Inner {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.source {
             Some(source) => source.source(),
-            None => self.causes.last().map(|cause| &*cause.0 as &(dyn StdError + 'static)),
+            None => self
+                .causes
+                .last()
+                .map(|cause| &*cause.0 as &(dyn StdError + 'static)),
         }
     }
 }
@@ -376,26 +438,49 @@ impl fmt::Display for Inner {
             ErrorKind::Portable { message, .. } => f.write_str(message),
             ErrorKind::RetriesExhausted { step, attempts } => {
                 write!(f, "step `{step}` failed {attempts} times")?;
-                self.causes.last().map_or(Ok(()), |cause| write!(f, ", last with: {cause}"))
+                self.causes
+                    .last()
+                    .map_or(Ok(()), |cause| write!(f, ", last with: {cause}"))
             }
             ErrorKind::StepTimeout { step, timeout_ms } => {
-                write!(f, "an attempt of step `{step}` took longer than {timeout_ms} ms")
+                write!(
+                    f,
+                    "an attempt of step `{step}` took longer than {timeout_ms} ms"
+                )
             }
             ErrorKind::WorkflowConflict { id, holder, asked } => {
-                write!(f, "workflow id `{id}` belongs to a run of `{holder}`; use another id for `{asked}`")
+                write!(
+                    f,
+                    "workflow id `{id}` belongs to a run of `{holder}`; use another id for `{asked}`"
+                )
             }
             ErrorKind::WorkflowIdInUse { id, status } => {
                 write!(f, "workflow id `{id}` is in use; its run is {status}")
             }
-            ErrorKind::Deduplicated { queue, deduplication_id } => {
-                write!(f, "an active workflow of queue `{queue}` has deduplication id `{deduplication_id}`")
+            ErrorKind::Deduplicated {
+                queue,
+                deduplication_id,
+            } => {
+                write!(
+                    f,
+                    "an active workflow of queue `{queue}` has deduplication id `{deduplication_id}`"
+                )
             }
             ErrorKind::Cancelled { id } => write!(f, "workflow `{id}` was cancelled"),
-            ErrorKind::AwaitedCancelled { id } => write!(f, "the awaited workflow `{id}` was cancelled"),
-            ErrorKind::AwaitedParked { id } => {
-                write!(f, "workflow `{id}` was parked after too many recovery attempts; resume it to go on")
+            ErrorKind::AwaitedCancelled { id } => {
+                write!(f, "the awaited workflow `{id}` was cancelled")
             }
-            ErrorKind::Nondeterminism { step, recorded, asked } => write!(
+            ErrorKind::AwaitedParked { id } => {
+                write!(
+                    f,
+                    "workflow `{id}` was parked after too many recovery attempts; resume it to go on"
+                )
+            }
+            ErrorKind::Nondeterminism {
+                step,
+                recorded,
+                asked,
+            } => write!(
                 f,
                 "the code asked for `{asked}` at position {step}, where `{recorded}` is on record; \
                  code between durable calls must be deterministic"
@@ -403,7 +488,10 @@ impl fmt::Display for Inner {
             ErrorKind::Misuse { message } => f.write_str(message),
             ErrorKind::NotFound { what, id } => write!(f, "there is no {what} `{id}`"),
             ErrorKind::NotRegistered { name } => {
-                write!(f, "`{name}` is not registered; add it with `.workflow(..)` before launch")
+                write!(
+                    f,
+                    "`{name}` is not registered; add it with `.workflow(..)` before launch"
+                )
             }
             ErrorKind::Config { setting, message } => write!(f, "{setting}: {message}"),
             ErrorKind::Serialization { what, message } => write!(f, "{what}: {message}"),

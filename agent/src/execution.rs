@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,10 @@ pub(crate) struct Execution {
     origin: Origin,
     next_position: AtomicI32,
     history: Mutex<HashMap<i32, Recorded>>,
+    /// Durable calls that are under way.
+    active: AtomicUsize,
+    /// Shutdown drops this run, to hand it back.
+    dropped: CancellationToken,
     /// Somebody else has the say over this run now: stop at the next durable call.
     interrupted: CancellationToken,
     stop: OnceLock<Stop>,
@@ -88,11 +92,14 @@ pub(crate) struct Execution {
 impl Execution {
     pub(crate) fn new(runtime: Arc<Runtime>, mut origin: Origin) -> Arc<Self> {
         let history = std::mem::take(&mut origin.history);
+        let dropped = runtime.handing_back();
         Arc::new(Self {
             runtime,
             origin,
             next_position: AtomicI32::new(0),
             history: Mutex::new(history),
+            active: AtomicUsize::new(0),
+            dropped,
             interrupted: CancellationToken::new(),
             stop: OnceLock::new(),
             stopped: CancellationToken::new(),
@@ -125,9 +132,15 @@ impl Execution {
 
     /// As [`take_position`](Self::take_position), for calls that cannot work inside a step: the run
     /// fails when `None` is handed to [`replay_or_misuse`](Self::replay_or_misuse).
-    pub(crate) async fn replay_or_misuse(&self, position: Option<i32>, name: &str) -> (i32, Option<Recorded>) {
+    pub(crate) async fn replay_or_misuse(
+        &self,
+        position: Option<i32>,
+        name: &str,
+    ) -> (i32, Option<Recorded>) {
         let Some(position) = position else {
-            let message = format!("`{name}` was called inside a step; durable calls other than steps belong into the workflow");
+            let message = format!(
+                "`{name}` was called inside a step; durable calls other than steps belong into the workflow"
+            );
             return self.fail(Error::misuse(message)).await;
         };
         (position, self.replay(position, name).await)
@@ -139,17 +152,30 @@ impl Execution {
         if self.interrupted.is_cancelled() {
             return self.halt(Stop::Lost).await;
         }
-        let recorded = self.history.lock().unwrap_or_else(PoisonError::into_inner).remove(&position)?;
+        let recorded = self
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&position)?;
         if recorded.name != name {
-            let kind =
-                ErrorKind::Nondeterminism { step: position, recorded: recorded.name, asked: name.to_owned() };
+            let kind = ErrorKind::Nondeterminism {
+                step: position,
+                recorded: recorded.name,
+                asked: name.to_owned(),
+            };
             return self.fail(Error::new(kind)).await;
         }
         Some(recorded)
     }
 
     /// Records a step that completed now.
-    pub(crate) async fn record(&self, position: i32, name: &str, started_at: i64, result: StepResult) -> Result<()> {
+    pub(crate) async fn record(
+        &self,
+        position: i32,
+        name: &str,
+        started_at: i64,
+        result: StepResult,
+    ) -> Result<()> {
         let row = self.step_row(position, name, started_at, clock::now_ms(), result);
         self.write(row).await
     }
@@ -196,8 +222,11 @@ impl Execution {
             StepWritten::Done => {}
             StepWritten::NotOwner => self.halt(Stop::Lost).await,
             StepWritten::Taken => {
-                let kind =
-                    ErrorKind::Nondeterminism { step: position, recorded: name.to_owned(), asked: name.to_owned() };
+                let kind = ErrorKind::Nondeterminism {
+                    step: position,
+                    recorded: name.to_owned(),
+                    asked: name.to_owned(),
+                };
                 self.fail(Error::new(kind)).await
             }
         }
@@ -214,6 +243,27 @@ impl Execution {
             output = future => output,
             () = self.interrupted.cancelled() => self.halt(Stop::Lost).await,
         }
+    }
+
+    /// Counts a durable call as under way until the guard is dropped.
+    pub(crate) fn enter(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(&self.active)
+    }
+
+    /// Gives the run up for hand-back if it does nothing but sleep beyond the end of the shutdown that
+    /// has begun. Never returns.
+    pub(crate) async fn leave_instead_of_sleeping_until(&self, wake_at: i64) {
+        let ends_at = self.runtime.shutdown_ends_at().await;
+        if wake_at > ends_at && self.active.load(Ordering::Relaxed) == 1 {
+            self.dropped.cancel();
+        }
+        std::future::pending().await
+    }
+
+    /// Completes when shutdown drops the body.
+    pub(crate) async fn dropped(&self) {
+        self.dropped.cancelled().await;
     }
 
     /// Stops the run at its next durable call: it was cancelled, or belongs to another executor now.
@@ -256,5 +306,14 @@ impl Execution {
     /// For those who want to wait.
     pub(crate) fn ends(&self) -> Ends {
         self.ending.subscribe()
+    }
+}
+
+/// A durable call that is under way; see [`Execution::enter`].
+pub(crate) struct Active<'a>(&'a AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

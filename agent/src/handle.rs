@@ -36,8 +36,19 @@ pub struct Handle<R> {
 }
 
 impl<R> Handle<R> {
-    pub(crate) fn new(runtime: Arc<Runtime>, id: String, parent: Option<Arc<Execution>>, local: Option<Ends>) -> Self {
-        Self { runtime, id, parent, local, result: PhantomData }
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        id: String,
+        parent: Option<Arc<Execution>>,
+        local: Option<Ends>,
+    ) -> Self {
+        Self {
+            runtime,
+            id,
+            parent,
+            local,
+            result: PhantomData,
+        }
     }
 
     /// The run's id.
@@ -52,7 +63,10 @@ impl<R> Handle<R> {
 
     /// Cancels it: it stops at its next durable call. A finished run stays as it is.
     pub async fn cancel(&self) -> Result<()> {
-        self.runtime.cancel(std::slice::from_ref(&self.id), false).await.map(drop)
+        self.runtime
+            .cancel(std::slice::from_ref(&self.id), false)
+            .await
+            .map(drop)
     }
 }
 
@@ -60,9 +74,17 @@ impl<R: DeserializeOwned + Send + 'static> Handle<R> {
     /// Waits for the result; the same as awaiting the handle, which it leaves usable. A workflow that
     /// ended in an error gives that error; [`Error::decode`] turns it back into the workflow's type.
     pub fn result(&self) -> impl Future<Output = Result<R>> + Send + 'static {
-        let position = self.parent.as_ref().and_then(|parent| parent.take_position());
+        let position = self
+            .parent
+            .as_ref()
+            .and_then(|parent| parent.take_position());
         let parent = self.parent.clone().zip(position);
-        result(self.runtime.clone(), self.id.clone(), parent, self.local.clone())
+        result(
+            self.runtime.clone(),
+            self.id.clone(),
+            parent,
+            self.local.clone(),
+        )
     }
 }
 
@@ -77,7 +99,9 @@ impl<R: DeserializeOwned + Send + 'static> IntoFuture for Handle<R> {
 
 impl<R> fmt::Debug for Handle<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,8 +125,12 @@ async fn result<R: DeserializeOwned>(
     if let Some(recorded) = parent.replay(position, GET_RESULT).await {
         return crate::step::decode(GET_RESULT, recorded);
     }
+    let _active = parent.enter();
     let started_at = clock::now_ms();
-    let outcome = match parent.unless_interrupted(runtime.wait(&id, local, true)).await {
+    let outcome = match parent
+        .unless_interrupted(runtime.wait(&id, local, true))
+        .await
+    {
         Ok(Outcome::Success(text)) => Ok(text),
         Ok(Outcome::Error(error)) => Err(error),
         Ok(Outcome::Cancelled) => Err(Error::new(ErrorKind::AwaitedCancelled { id: id.clone() })),
@@ -122,7 +150,8 @@ async fn result<R: DeserializeOwned>(
 }
 
 fn decode_output<R: DeserializeOwned>(id: &str, text: &str) -> Result<R> {
-    serde_json::from_str(text).map_err(|error| Error::serialization(&format!("result of workflow `{id}`"), error))
+    serde_json::from_str(text)
+        .map_err(|error| Error::serialization(&format!("result of workflow `{id}`"), error))
 }
 
 /// A workflow about to be started: give it options, then await it for its [`Handle`].
@@ -138,8 +167,10 @@ pub struct PendingStart<'a, R> {
     deadline: Deadline,
     queue: Option<QueueOptions>,
     // The borrow keeps a child start inside its workflow.
-    result: PhantomData<(&'a (), fn() -> R)>,
+    result: Within<'a, R>,
 }
+
+type Within<'a, R> = PhantomData<(&'a (), fn() -> R)>;
 
 enum Deadline {
     /// The parent's, if there is a parent.
@@ -160,7 +191,11 @@ struct QueueOptions {
 }
 
 impl<R> PendingStart<'_, R> {
-    pub(crate) fn top_level<I: Serialize>(runtime: Arc<Runtime>, workflow: &TargetKey, input: &I) -> Self {
+    pub(crate) fn top_level<I: Serialize>(
+        runtime: Arc<Runtime>,
+        workflow: &TargetKey,
+        input: &I,
+    ) -> Self {
         let name = runtime.registry.resolve(workflow);
         Self {
             runtime,
@@ -181,7 +216,10 @@ impl<R> PendingStart<'_, R> {
         input: &I,
     ) -> Self {
         let start = Self::top_level(parent.runtime.clone(), workflow, input);
-        Self { parent: Some((parent, position)), ..start }
+        Self {
+            parent: Some((parent, position)),
+            ..start
+        }
     }
 
     /// The run's id, which is its idempotency key: a second start under it joins the first and its input
@@ -211,7 +249,10 @@ impl<R> PendingStart<'_, R> {
 
     /// Puts it on a queue instead of running it here at once; whoever works on that queue takes it.
     pub fn queue(mut self, name: impl Into<String>) -> Enqueue<Self> {
-        self.queue = Some(QueueOptions { name: name.into(), ..QueueOptions::default() });
+        self.queue = Some(QueueOptions {
+            name: name.into(),
+            ..QueueOptions::default()
+        });
         Enqueue(self)
     }
 
@@ -234,7 +275,9 @@ impl<R> PendingStart<'_, R> {
         if let Some(recorded) = recorded {
             let Some(child) = recorded.child else {
                 let error = recorded.error.unwrap_or_default();
-                return Err(Error::from_portable(serde_json::from_str(&error).unwrap_or(Value::String(error))));
+                return Err(Error::from_portable(
+                    serde_json::from_str(&error).unwrap_or(Value::String(error)),
+                ));
             };
             return Ok(Handle::new(runtime, child, Some(parent), None));
         }
@@ -266,7 +309,12 @@ impl<R> PendingStart<'_, R> {
             Deadline::Inherit => (None, inherited),
             Deadline::None => (None, None),
             Deadline::After(timeout) => (Some(clock::millis(timeout)), None),
-            Deadline::At(instant) => (None, Some(clock::millis(instant.duration_since(UNIX_EPOCH).unwrap_or_default()))),
+            Deadline::At(instant) => (
+                None,
+                Some(clock::millis(
+                    instant.duration_since(UNIX_EPOCH).unwrap_or_default(),
+                )),
+            ),
         };
         let id = match (self.id, parent) {
             (Some(id), _) if id.trim().is_empty() => {
@@ -289,7 +337,11 @@ impl<R> PendingStart<'_, R> {
             timeout_ms,
             // The budget of a queued run begins when it is taken from the queue.
             deadline_ms: deadline_ms.or_else(|| {
-                self.queue.is_none().then_some(timeout_ms).flatten().map(|timeout| now.saturating_add(timeout))
+                self.queue
+                    .is_none()
+                    .then_some(timeout_ms)
+                    .flatten()
+                    .map(|timeout| now.saturating_add(timeout))
             }),
             delay_until_ms: None,
             priority: 0,
@@ -315,16 +367,28 @@ impl<R> PendingStart<'_, R> {
 impl QueueOptions {
     fn apply(self, row: &mut StartRow, now: i64) -> Result<()> {
         if self.name.trim().is_empty() {
-            return Err(Error::config("queue", "the name of a queue must not be blank"));
+            return Err(Error::config(
+                "queue",
+                "the name of a queue must not be blank",
+            ));
         }
         if self.priority < 0 {
             return Err(Error::config("priority", "it is 0 (first) or greater"));
         }
         if self.partition_key.is_some() && self.deduplication_id.is_some() {
-            return Err(Error::config("partition_key", "it cannot be combined with a deduplication id"));
+            return Err(Error::config(
+                "partition_key",
+                "it cannot be combined with a deduplication id",
+            ));
         }
-        row.status = if self.delay.is_some() { Status::Delayed } else { Status::Enqueued };
-        row.delay_until_ms = self.delay.map(|delay| now.saturating_add(clock::millis(delay)));
+        row.status = if self.delay.is_some() {
+            Status::Delayed
+        } else {
+            Status::Enqueued
+        };
+        row.delay_until_ms = self
+            .delay
+            .map(|delay| now.saturating_add(clock::millis(delay)));
         row.queue = Some(self.name);
         row.priority = self.priority;
         row.deduplication_id = self.deduplication_id;
@@ -347,7 +411,10 @@ impl<'a, R: Send + 'a> IntoFuture for PendingStart<'a, R> {
 
 impl<R> fmt::Debug for PendingStart<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingStart").field("name", &self.name).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("PendingStart")
+            .field("name", &self.name)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -425,32 +492,50 @@ pub struct PendingRun<'a, R> {
 
 impl<'a, R> PendingRun<'a, R> {
     pub(crate) fn new(start: PendingStart<'a, R>, result_position: Option<i32>) -> Self {
-        Self { start, result_position }
+        Self {
+            start,
+            result_position,
+        }
     }
 
     /// See [`PendingStart::id`].
     pub fn id(self, id: impl Into<String>) -> Self {
-        Self { start: self.start.id(id), ..self }
+        Self {
+            start: self.start.id(id),
+            ..self
+        }
     }
 
     /// See [`PendingStart::timeout`].
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { start: self.start.timeout(timeout), ..self }
+        Self {
+            start: self.start.timeout(timeout),
+            ..self
+        }
     }
 
     /// See [`PendingStart::no_timeout`].
     pub fn no_timeout(self) -> Self {
-        Self { start: self.start.no_timeout(), ..self }
+        Self {
+            start: self.start.no_timeout(),
+            ..self
+        }
     }
 
     /// See [`PendingStart::deadline`].
     pub fn deadline(self, deadline: SystemTime) -> Self {
-        Self { start: self.start.deadline(deadline), ..self }
+        Self {
+            start: self.start.deadline(deadline),
+            ..self
+        }
     }
 
     /// See [`PendingStart::queue`].
     pub fn queue(self, name: impl Into<String>) -> Enqueue<Self> {
-        Enqueue(Self { start: self.start.queue(name).0, ..self })
+        Enqueue(Self {
+            start: self.start.queue(name).0,
+            ..self
+        })
     }
 }
 

@@ -32,6 +32,7 @@
 //!   inside a workflow, its future is dropped instead.
 
 mod app;
+mod backoff;
 mod builder;
 mod clock;
 pub mod conductor;

@@ -68,7 +68,10 @@ impl WorkflowInfo {
             completed_at: row.completed_at,
             input: row.inputs.as_deref().map(json),
             output: row.output.as_deref().map(json),
-            error: row.error.as_deref().map(|error| Error::from_portable(json(error))),
+            error: row
+                .error
+                .as_deref()
+                .map(|error| Error::from_portable(json(error))),
         })
     }
 }
@@ -99,7 +102,10 @@ impl From<db::StepRow> for StepInfo {
             position: row.function_id,
             name: row.function_name,
             output: row.output.as_deref().map(json),
-            error: row.error.as_deref().map(|error| Error::from_portable(json(error))),
+            error: row
+                .error
+                .as_deref()
+                .map(|error| Error::from_portable(json(error))),
             child_id: row.child_workflow_id,
             started_at: row.started_at,
             completed_at: row.completed_at,
@@ -122,8 +128,15 @@ pub struct Workflows<'a> {
 
 impl<'a> Workflows<'a> {
     pub(crate) fn new(runtime: &'a Arc<Runtime>) -> Self {
-        let filter = WorkflowFilter { scope: Scope::of(runtime.app_name()), ..WorkflowFilter::default() };
-        Self { runtime, filter, listing: Listing::default() }
+        let filter = WorkflowFilter {
+            scope: Scope::of(runtime.app_name()),
+            ..WorkflowFilter::default()
+        };
+        Self {
+            runtime,
+            filter,
+            listing: Listing::default(),
+        }
     }
 
     /// Runs of this workflow; several calls name several.
@@ -230,8 +243,16 @@ impl<'a> IntoFuture for Workflows<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let rows = self.runtime.db.system.list_workflows(&self.filter, &self.listing).await;
-            rows.map_err(from_database)?.into_iter().map(WorkflowInfo::from_row).collect()
+            let rows = self
+                .runtime
+                .db
+                .system
+                .list_workflows(&self.filter, &self.listing)
+                .await;
+            rows.map_err(from_database)?
+                .into_iter()
+                .map(WorkflowInfo::from_row)
+                .collect()
         })
     }
 }
@@ -250,7 +271,11 @@ pub struct Cancel<'a> {
 
 impl<'a> Cancel<'a> {
     pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
-        Self { runtime, id, children: false }
+        Self {
+            runtime,
+            id,
+            children: false,
+        }
     }
 
     /// All descendants too, also those of a run that has ended.
@@ -279,7 +304,11 @@ pub struct Resume<'a> {
 
 impl<'a> Resume<'a> {
     pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
-        Self { runtime, id, queue: None }
+        Self {
+            runtime,
+            id,
+            queue: None,
+        }
     }
 
     /// On this queue; otherwise it runs as soon as any executor of its version sees it.
@@ -295,7 +324,12 @@ impl<'a> IntoFuture for Resume<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let resumed = self.runtime.db.system.resume_workflows(&[self.id], self.queue.as_deref()).await;
+            let resumed = self
+                .runtime
+                .db
+                .system
+                .resume_workflows(&[self.id], self.queue.as_deref())
+                .await;
             resumed.map_err(from_database)?;
             self.runtime.wake_all();
             Ok(())
@@ -313,7 +347,11 @@ pub struct Delete<'a> {
 
 impl<'a> Delete<'a> {
     pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
-        Self { runtime, id, children: false }
+        Self {
+            runtime,
+            id,
+            children: false,
+        }
     }
 
     /// All descendants too.
@@ -329,7 +367,12 @@ impl<'a> IntoFuture for Delete<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let deleted = self.runtime.db.system.delete_workflows(&[self.id], self.children).await;
+            let deleted = self
+                .runtime
+                .db
+                .system
+                .delete_workflows(&[self.id], self.children)
+                .await;
             let deleted = deleted.map_err(from_database)?;
             self.runtime.wake_all();
             Ok(deleted)
@@ -378,7 +421,13 @@ pub struct Fork<'a> {
 impl<'a> Fork<'a> {
     pub(crate) fn new(runtime: &'a Arc<Runtime>, source: String) -> Self {
         let options = db::ForkOptions::default();
-        Self { runtime, source, point: ForkPoint::Step(0), new_id: None, options }
+        Self {
+            runtime,
+            source,
+            point: ForkPoint::Step(0),
+            new_id: None,
+            options,
+        }
     }
 
     /// Keeps what was recorded before this step and runs from there.
@@ -425,13 +474,25 @@ impl<'a> Fork<'a> {
         let app = self.runtime.app_name();
         let ids = match (self.point, self.new_id) {
             (ForkPoint::Step(start_step), new_workflow_id) => {
-                let fork = db::Fork { workflow_id: self.source, start_step, new_workflow_id, options: self.options };
+                let fork = db::Fork {
+                    workflow_id: self.source,
+                    start_step,
+                    new_workflow_id,
+                    options: self.options,
+                };
                 system.fork_workflows(&[fork], app).await
             }
             (_, Some(_)) => {
-                return Err(Error::config("id", "a fork with an id of its own needs a step given by position"));
+                return Err(Error::config(
+                    "id",
+                    "a fork with an id of its own needs a step given by position",
+                ));
             }
-            (point, None) => system.fork_workflows_at(&[self.source], &point, &self.options, app).await,
+            (point, None) => {
+                system
+                    .fork_workflows_at(&[self.source], &point, &self.options, app)
+                    .await
+            }
         };
         let id = ids.map_err(from_database)?.into_iter().next();
         self.runtime.wake_all();

@@ -64,8 +64,13 @@ impl FromStr for Status {
             Self::Cancelled,
             Self::MaxRecoveryAttemptsExceeded,
         ];
-        all.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
-            Error::serialization("workflow status", format_args!("`{text}` is none of the known ones"))
-        })
+        all.into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| {
+                Error::serialization(
+                    "workflow status",
+                    format_args!("`{text}` is none of the known ones"),
+                )
+            })
     }
 }

@@ -36,7 +36,10 @@ pub struct Retry {
 impl Default for Retry {
     /// Three attempts, one second apart, doubling, at most an hour.
     fn default() -> Self {
-        Self { max_attempts: 3, ..Self::NEVER }
+        Self {
+            max_attempts: 3,
+            ..Self::NEVER
+        }
     }
 }
 
@@ -53,7 +56,9 @@ impl Retry {
     fn delay(&self, failures: u32) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.interval.as_secs_f64() * self.backoff.max(0.0).powi(exponent);
-        Duration::try_from_secs_f64(seconds).unwrap_or(self.max_interval).min(self.max_interval)
+        Duration::try_from_secs_f64(seconds)
+            .unwrap_or(self.max_interval)
+            .min(self.max_interval)
     }
 }
 
@@ -86,14 +91,26 @@ where
     E: StepError + 'a,
 {
     /// `position` is `None` inside another step, where a step is a plain call.
-    pub(crate) fn new<F, Fut>(execution: Arc<Execution>, position: Option<i32>, name: Cow<'static, str>, body: F) -> Self
+    pub(crate) fn new<F, Fut>(
+        execution: Arc<Execution>,
+        position: Option<i32>,
+        name: Cow<'static, str>,
+        body: F,
+    ) -> Self
     where
         F: Fn() -> Fut + Send + 'a,
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
-        let start: Start<'a, T, E> = Box::new(move |options| Box::pin(drive(execution, position, name, options, body)));
-        let options = Options { retry: Retry::NEVER, timeout: None, retry_if: None };
-        Self { state: State::Configuring(start, options) }
+        let start: Start<'a, T, E> =
+            Box::new(move |options| Box::pin(drive(execution, position, name, options, body)));
+        let options = Options {
+            retry: Retry::NEVER,
+            timeout: None,
+            retry_if: None,
+        };
+        Self {
+            state: State::Configuring(start, options),
+        }
     }
 }
 
@@ -258,6 +275,7 @@ where
     if let Some(recorded) = execution.replay(position, &name).await {
         return decode(&name, recorded);
     }
+    let _active = execution.enter();
     let started_at = clock::now_ms();
     let result = attempts(&execution, &name, &options, body).await;
     let (result, encoded) = encode(&name, result);
@@ -268,7 +286,10 @@ where
         // step's failure, recorded if it can be.
         Err(error) => {
             let recorded = StepResult::Error(error.to_portable().to_string());
-            match execution.record(position, &name, started_at, recorded).await {
+            match execution
+                .record(position, &name, started_at, recorded)
+                .await
+            {
                 Ok(()) => Err(E::from_engine(error)),
                 Err(_) => execution.fail(error).await,
             }
@@ -277,7 +298,12 @@ where
 }
 
 /// Runs the body until it succeeds, its attempts are used up or its error is not to be retried.
-async fn attempts<T, E, F, Fut>(execution: &Execution, name: &str, options: &Options<'_, E>, body: F) -> Result<T, E>
+async fn attempts<T, E, F, Fut>(
+    execution: &Execution,
+    name: &str,
+    options: &Options<'_, E>,
+    body: F,
+) -> Result<T, E>
 where
     E: StepError,
     F: Fn() -> Fut + Send,
@@ -288,36 +314,62 @@ where
         let attempt = in_step(&body);
         let result = match options.timeout {
             None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
-                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                Err(E::from_engine(Error::new(ErrorKind::StepTimeout { step: name.to_owned(), timeout_ms })))
-            }),
+            Some(timeout) => tokio::time::timeout(timeout, attempt)
+                .await
+                .unwrap_or_else(|_| {
+                    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                    Err(E::from_engine(Error::new(ErrorKind::StepTimeout {
+                        step: name.to_owned(),
+                        timeout_ms,
+                    })))
+                }),
         };
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let retryable = options.retry_if.as_ref().is_none_or(|retry_if| retry_if(&error));
+        let retryable = options
+            .retry_if
+            .as_ref()
+            .is_none_or(|retry_if| retry_if(&error));
         if options.retry.max_attempts <= 1 || !retryable {
             return Err(error);
         }
         causes.push(error.as_cause());
         let failures = u32::try_from(causes.len()).unwrap_or(u32::MAX);
         if failures >= options.retry.max_attempts {
-            let kind = ErrorKind::RetriesExhausted { step: name.to_owned(), attempts: failures };
+            let kind = ErrorKind::RetriesExhausted {
+                step: name.to_owned(),
+                attempts: failures,
+            };
             return Err(E::from_engine(Error::with_causes(kind, causes)));
         }
-        let delay = options.retry.delay(failures).mul_f64(rand::random_range(0.9..=1.1));
-        tracing::debug!(workflow_id = execution.id(), step = name, failures, ?delay, "step failed; trying again");
+        let delay = options
+            .retry
+            .delay(failures)
+            .mul_f64(rand::random_range(0.9..=1.1));
+        tracing::debug!(
+            workflow_id = execution.id(),
+            step = name,
+            failures,
+            ?delay,
+            "step failed; trying again"
+        );
         execution.pause(delay).await;
     }
 }
 
 /// Turns a result into what is recorded. A value that cannot be written fails the step.
-fn encode<T: Serialize, E: StepError>(name: &str, result: Result<T, E>) -> (Result<T, E>, StepResult) {
+fn encode<T: Serialize, E: StepError>(
+    name: &str,
+    result: Result<T, E>,
+) -> (Result<T, E>, StepResult) {
     let result = result.and_then(|value| match serde_json::to_string(&value) {
         Ok(text) => Ok((value, text)),
-        Err(error) => Err(E::from_engine(Error::serialization(&format!("output of step `{name}`"), error))),
+        Err(error) => Err(E::from_engine(Error::serialization(
+            &format!("output of step `{name}`"),
+            error,
+        ))),
     });
     match result {
         Ok((value, text)) => (Ok(value), StepResult::Output(text)),
@@ -329,12 +381,20 @@ fn encode<T: Serialize, E: StepError>(name: &str, result: Result<T, E>) -> (Resu
 }
 
 /// Gives back what a step yielded when it ran.
-pub(crate) fn decode<T: DeserializeOwned, E: StepError>(name: &str, recorded: Recorded) -> Result<T, E> {
+pub(crate) fn decode<T: DeserializeOwned, E: StepError>(
+    name: &str,
+    recorded: Recorded,
+) -> Result<T, E> {
     if let Some(error) = recorded.error {
-        return Err(E::from_recorded(serde_json::from_str(&error).unwrap_or(Value::String(error))));
+        return Err(E::from_recorded(
+            serde_json::from_str(&error).unwrap_or(Value::String(error)),
+        ));
     }
     serde_json::from_str(recorded.output.as_deref().unwrap_or("null")).map_err(|error| {
-        E::from_engine(Error::serialization(&format!("recorded output of step `{name}`"), error))
+        E::from_engine(Error::serialization(
+            &format!("recorded output of step `{name}`"),
+            error,
+        ))
     })
 }
 
@@ -344,8 +404,13 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_limit() {
-        let retry = Retry { max_interval: Duration::from_secs(5), ..Retry::default() };
-        let waits: Vec<_> = (1..=4).map(|failures| retry.delay(failures).as_secs()).collect();
+        let retry = Retry {
+            max_interval: Duration::from_secs(5),
+            ..Retry::default()
+        };
+        let waits: Vec<_> = (1..=4)
+            .map(|failures| retry.delay(failures).as_secs())
+            .collect();
         assert_eq!(waits, [1, 2, 4, 5]);
         assert_eq!(retry.delay(u32::MAX), Duration::from_secs(5));
     }

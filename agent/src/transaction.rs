@@ -7,15 +7,15 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{FromRow, Postgres, Sqlite, SqlSafeStr};
+use sqlx::{FromRow, Postgres, SqlSafeStr, Sqlite};
 
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
@@ -51,8 +51,13 @@ impl Db {
     }
 
     pub(crate) async fn connect_with(url: &str, options: Options) -> Result<Self> {
-        let system = SystemDatabase::connect(url, options).await.map_err(from_database)?;
-        Ok(Self { system, identity: Arc::new(()) })
+        let system = SystemDatabase::connect(url, options)
+            .await
+            .map_err(from_database)?;
+        Ok(Self {
+            system,
+            identity: Arc::new(()),
+        })
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -71,7 +76,7 @@ impl Db {
         F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
         T: Send,
     {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::for_contention();
         loop {
             let mut tx = self.begin().await?;
             let result = body(&mut tx).await;
@@ -91,7 +96,10 @@ impl Db {
 
     async fn begin<'a>(&self) -> Result<Tx<'a>> {
         let inner = self.system.begin().await.map_err(from_database)?;
-        Ok(Tx { inner, borrows: PhantomData })
+        Ok(Tx {
+            inner,
+            borrows: PhantomData,
+        })
     }
 }
 
@@ -115,7 +123,9 @@ impl Tx<'_> {
     /// A statement with `$1`, `$2`, … for its parameters, which work on both databases.
     pub fn query(&mut self, sql: impl SqlSafeStr) -> Query<'_> {
         match &mut self.inner {
-            system_database::Transaction::Postgres(tx) => Query(Inner::Postgres(sqlx::query(sql), tx)),
+            system_database::Transaction::Postgres(tx) => {
+                Query(Inner::Postgres(sqlx::query(sql), tx))
+            }
             system_database::Transaction::Sqlite(tx) => Query(Inner::Sqlite(sqlx::query(sql), tx)),
         }
     }
@@ -156,8 +166,14 @@ impl fmt::Debug for Tx<'_> {
 }
 
 enum Inner<'t> {
-    Postgres(sqlx::query::Query<'static, Postgres, PgArguments>, &'t mut PgConnection),
-    Sqlite(sqlx::query::Query<'static, Sqlite, SqliteArguments>, &'t mut SqliteConnection),
+    Postgres(
+        sqlx::query::Query<'static, Postgres, PgArguments>,
+        &'t mut PgConnection,
+    ),
+    Sqlite(
+        sqlx::query::Query<'static, Sqlite, SqliteArguments>,
+        &'t mut SqliteConnection,
+    ),
 }
 
 /// A statement in a transaction; see [`Tx::query`].
@@ -171,14 +187,23 @@ pub trait Parameter<'q>:
 }
 
 impl<'q, T> Parameter<'q> for T where
-    T: sqlx::Encode<'q, Postgres> + sqlx::Type<Postgres> + sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite>
+    T: sqlx::Encode<'q, Postgres>
+        + sqlx::Type<Postgres>
+        + sqlx::Encode<'q, Sqlite>
+        + sqlx::Type<Sqlite>
 {
 }
 
 /// A row type that can be read from both databases: tuples, or structs with `#[derive(sqlx::FromRow)]`.
-pub trait FromRows: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+pub trait FromRows:
+    for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
+{
+}
 
-impl<T> FromRows for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<T> FromRows for T where
+    T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin
+{
+}
 
 impl Query<'_> {
     /// Binds the next parameter.
@@ -192,20 +217,30 @@ impl Query<'_> {
     /// Runs it; returns the number of rows it changed.
     pub async fn execute(self) -> Result<u64, sqlx::Error> {
         match self.0 {
-            Inner::Postgres(query, connection) => Ok(query.execute(connection).await?.rows_affected()),
-            Inner::Sqlite(query, connection) => Ok(query.execute(connection).await?.rows_affected()),
+            Inner::Postgres(query, connection) => {
+                Ok(query.execute(connection).await?.rows_affected())
+            }
+            Inner::Sqlite(query, connection) => {
+                Ok(query.execute(connection).await?.rows_affected())
+            }
         }
     }
 
     /// All rows.
     pub async fn fetch_all<R: FromRows>(self) -> Result<Vec<R>, sqlx::Error> {
         match self.0 {
-            Inner::Postgres(query, connection) => {
-                query.fetch_all(connection).await?.iter().map(|row| R::from_row(row)).collect()
-            }
-            Inner::Sqlite(query, connection) => {
-                query.fetch_all(connection).await?.iter().map(|row| R::from_row(row)).collect()
-            }
+            Inner::Postgres(query, connection) => query
+                .fetch_all(connection)
+                .await?
+                .iter()
+                .map(|row| R::from_row(row))
+                .collect(),
+            Inner::Sqlite(query, connection) => query
+                .fetch_all(connection)
+                .await?
+                .iter()
+                .map(|row| R::from_row(row))
+                .collect(),
         }
     }
 
@@ -217,12 +252,16 @@ impl Query<'_> {
     /// The first row, if there is one.
     pub async fn fetch_optional<R: FromRows>(self) -> Result<Option<R>, sqlx::Error> {
         match self.0 {
-            Inner::Postgres(query, connection) => {
-                query.fetch_optional(connection).await?.map(|row| R::from_row(&row)).transpose()
-            }
-            Inner::Sqlite(query, connection) => {
-                query.fetch_optional(connection).await?.map(|row| R::from_row(&row)).transpose()
-            }
+            Inner::Postgres(query, connection) => query
+                .fetch_optional(connection)
+                .await?
+                .map(|row| R::from_row(&row))
+                .transpose(),
+            Inner::Sqlite(query, connection) => query
+                .fetch_optional(connection)
+                .await?
+                .map(|row| R::from_row(&row))
+                .transpose(),
         }
     }
 }
@@ -288,8 +327,9 @@ where
         );
         return execution.fail(Error::config("transaction", message)).await;
     }
+    let _active = execution.enter();
     let started_at = clock::now_ms();
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::for_contention();
     loop {
         let error = match attempt(&execution, position, &name, started_at, &db, &body).await {
             Ok(Attempt::Committed(value)) => return Ok(value),
@@ -303,7 +343,11 @@ where
             continue;
         }
         let recorded = StepResult::Error(error.to_portable().to_string());
-        if execution.record(position, &name, started_at, recorded).await.is_err() {
+        if execution
+            .record(position, &name, started_at, recorded)
+            .await
+            .is_err()
+        {
             return execution.fail(error).await;
         }
         return Err(error);
@@ -341,10 +385,17 @@ where
     };
     let output = serde_json::to_string(&value)
         .map_err(|error| Error::serialization(&format!("output of transaction `{name}`"), error))?;
-    let row: StepRow =
-        execution.step_row(position, name, started_at, clock::now_ms(), StepResult::Output(output));
+    let row: StepRow = execution.step_row(
+        position,
+        name,
+        started_at,
+        clock::now_ms(),
+        StepResult::Output(output),
+    );
     let app = execution.runtime.app_name();
-    let written = recorder::record_in(&mut tx.inner, &db.system, app, &row).await.map_err(from_database)?;
+    let written = recorder::record_in(&mut tx.inner, &db.system, app, &row)
+        .await
+        .map_err(from_database)?;
     match written {
         recorder::InTransaction::Done => {
             tx.commit().await?;
@@ -361,22 +412,6 @@ where
     }
 }
 
-/// Waits between attempts: from a millisecond to two seconds, by half more each time.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(Duration::from_millis(1))
-    }
-}
-
-impl Backoff {
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.0.mul_f64(rand::random_range(0.5..=1.5))).await;
-        self.0 = self.0.mul_f64(1.5).min(Duration::from_secs(2));
-    }
-}
-
 /// The engine's error for a failure of the database layer.
 pub(crate) fn from_database(error: system_database::DatabaseError) -> Error {
     use system_database::DatabaseError;
@@ -384,7 +419,9 @@ pub(crate) fn from_database(error: system_database::DatabaseError) -> Error {
         DatabaseError::Sql(error) => Error::database(error),
         DatabaseError::NotFound { what, ids } => Error::not_found(what, &ids.join(", ")),
         DatabaseError::Url(message) => Error::config("database_url", message),
-        other => Error::new(crate::ErrorKind::Database { message: other.to_string() }),
+        other => Error::new(crate::ErrorKind::Database {
+            message: other.to_string(),
+        }),
     }
 }
 

@@ -10,7 +10,10 @@ use crate::workflow::Registry;
 /// workflow registered without the macro has none; then the executable's bytes count too, which change
 /// with every build.
 pub(crate) async fn compute(app_name: &str, registry: &Registry) -> Result<String> {
-    let mut workflows: Vec<_> = registry.iter().map(|workflow| (&workflow.name, workflow.fingerprint)).collect();
+    let mut workflows: Vec<_> = registry
+        .iter()
+        .map(|workflow| (&workflow.name, workflow.fingerprint))
+        .collect();
     workflows.sort_unstable();
     let mut hash = Sha256::new();
     add(&mut hash, app_name);
@@ -18,11 +21,18 @@ pub(crate) async fn compute(app_name: &str, registry: &Registry) -> Result<Strin
         add(&mut hash, name);
         add(&mut hash, fingerprint.unwrap_or_default());
     }
-    if workflows.iter().any(|(_, fingerprint)| fingerprint.is_none()) {
+    if workflows
+        .iter()
+        .any(|(_, fingerprint)| fingerprint.is_none())
+    {
         hash.update(executable().await?);
     }
     let digest = hash.finalize();
-    Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Adds a text so that no two lists of texts hash alike.
@@ -38,6 +48,9 @@ async fn executable() -> Result<Vec<u8>> {
         Err(error) => Err(error),
     };
     bytes.map_err(|error| {
-        Error::config("app_version", format!("the executable cannot be read to compute one ({error}); give a version"))
+        Error::config(
+            "app_version",
+            format!("the executable cannot be read to compute one ({error}); give a version"),
+        )
     })
 }

@@ -36,7 +36,11 @@ pub trait WorkflowFn<S, I>: Send + Sync + 'static {
     type Error: WorkflowError;
 
     /// Calls the function.
-    fn call(&self, ctx: Ctx<S>, input: I) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send + 'static;
+    fn call(
+        &self,
+        ctx: Ctx<S>,
+        input: I,
+    ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send + 'static;
 }
 
 impl<F, S, I, Fut, O, E> WorkflowFn<S, I> for F
@@ -92,7 +96,10 @@ pub struct WorkflowRef<I, O> {
 impl<I, O> WorkflowRef<I, O> {
     /// The workflow registered as `name`.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, types: PhantomData }
+        Self {
+            name,
+            types: PhantomData,
+        }
     }
 
     /// The registered name.
@@ -174,12 +181,15 @@ where
 /// A workflow's body, decoded input to encoded output.
 type Body = BoxFuture<'static, Result<String>>;
 
+/// Begins a body from a recorded input.
+type Run = Box<dyn Fn(Arc<Execution>, &Input<'_>) -> Result<Body> + Send + Sync>;
+
 /// A registered workflow, with its types erased.
 pub(crate) struct Registered {
     pub(crate) name: String,
     pub(crate) fingerprint: Option<&'static str>,
     function: TypeId,
-    run: Box<dyn Fn(Arc<Execution>, &Input<'_>) -> Result<Body> + Send + Sync>,
+    run: Run,
 }
 
 /// A recorded input together with the name of its format.
@@ -190,7 +200,12 @@ pub(crate) struct Input<'a> {
 
 impl Registered {
     /// Erases `function`, whose part of the state is taken from `state` once.
-    pub(crate) fn new<F, S, P, I>(name: String, fingerprint: Option<&'static str>, function: F, state: &S) -> Self
+    pub(crate) fn new<F, S, P, I>(
+        name: String,
+        fingerprint: Option<&'static str>,
+        function: F,
+        state: &S,
+    ) -> Self
     where
         F: WorkflowFn<P, I>,
         P: FromRef<S> + Send + Sync + 'static,
@@ -202,11 +217,17 @@ impl Registered {
             let body = function.call(Ctx::new(execution, part.clone()), input);
             let body: Body = Box::pin(async move {
                 let output = body.await.map_err(WorkflowError::into_error)?;
-                serde_json::to_string(&output).map_err(|error| Error::serialization("workflow output", error))
+                serde_json::to_string(&output)
+                    .map_err(|error| Error::serialization("workflow output", error))
             });
             Ok(body)
         };
-        Self { name, fingerprint, function: TypeId::of::<F>(), run: Box::new(run) }
+        Self {
+            name,
+            fingerprint,
+            function: TypeId::of::<F>(),
+            run: Box::new(run),
+        }
     }
 
     /// Starts the body; it runs when polled. An input that cannot be read is an error.
@@ -231,11 +252,14 @@ impl Registry {
             return Err(Error::config("workflow", "the name must not be empty"));
         }
         if let Some(other) = self.by_function.insert(workflow.function, name.clone()) {
-            let message = format!("one function is registered both as `{other}` and as `{name}`; keep one of them");
+            let message = format!(
+                "one function is registered both as `{other}` and as `{name}`; keep one of them"
+            );
             return Err(Error::config("workflow", message));
         }
         if self.by_name.insert(name.clone(), workflow).is_some() {
-            let message = format!("two functions are registered as `{name}`; give them different names");
+            let message =
+                format!("two functions are registered as `{name}`; give them different names");
             return Err(Error::config("workflow", message));
         }
         Ok(())
@@ -253,23 +277,34 @@ impl Registry {
     pub(crate) fn resolve(&self, key: &TargetKey) -> Result<String> {
         match key {
             TargetKey::Name(name) => Ok((*name).to_owned()),
-            TargetKey::Function(id, type_name) => self.by_function.get(id).cloned().ok_or_else(|| {
-                Error::new(ErrorKind::NotRegistered { name: (*type_name).to_owned() })
-            }),
+            TargetKey::Function(id, type_name) => {
+                self.by_function.get(id).cloned().ok_or_else(|| {
+                    Error::new(ErrorKind::NotRegistered {
+                        name: (*type_name).to_owned(),
+                    })
+                })
+            }
         }
     }
 }
 
 /// Writes a workflow's input in the portable envelope: one positional argument.
 pub(crate) fn encode_input<I: Serialize>(input: &I) -> Result<String> {
-    let argument = serde_json::value::to_raw_value(input).map_err(|error| Error::serialization("workflow input", error))?;
-    Ok(format!(r#"{{"positionalArgs":[{}],"namedArgs":{{}}}}"#, argument.get()))
+    let argument = serde_json::value::to_raw_value(input)
+        .map_err(|error| Error::serialization("workflow input", error))?;
+    Ok(format!(
+        r#"{{"positionalArgs":[{}],"namedArgs":{{}}}}"#,
+        argument.get()
+    ))
 }
 
 /// Reads an input: the portable envelope of any SDK, or bare JSON (`rust_serde` and unmarked rows).
 fn decode_input<I: DeserializeOwned>(input: &Input<'_>) -> Result<I> {
     let fail = |error: &dyn fmt::Display| {
-        Error::serialization("workflow input", format!("cannot be read as `{}`: {error}", short_type_name::<I>()))
+        Error::serialization(
+            "workflow input",
+            format!("cannot be read as `{}`: {error}", short_type_name::<I>()),
+        )
     };
     let text = input.text.unwrap_or("null");
     match input.serialization {
@@ -278,13 +313,17 @@ fn decode_input<I: DeserializeOwned>(input: &Input<'_>) -> Result<I> {
             I::deserialize(argument(envelope)).map_err(|error| fail(&error))
         }
         None | Some("" | "rust_serde") => serde_json::from_str(text).map_err(|error| fail(&error)),
-        Some(other) => Err(fail(&format_args!("its format `{other}` belongs to another language"))),
+        Some(other) => Err(fail(&format_args!(
+            "its format `{other}` belongs to another language"
+        ))),
     }
 }
 
 /// The one argument inside an envelope: the first positional one, else the named ones as an object.
 fn argument(envelope: Value) -> Value {
-    let Value::Object(mut fields) = envelope else { return envelope };
+    let Value::Object(mut fields) = envelope else {
+        return envelope;
+    };
     let positional = fields.remove("positionalArgs");
     let named = fields.remove("namedArgs");
     match (positional, named) {

@@ -17,7 +17,10 @@ enum Touch {
 fn touches(work: &Work) -> impl Iterator<Item = (&str, Touch)> {
     let (own, parent) = match work {
         Work::Start(row) => {
-            let parent = row.parent.as_ref().map(|parent| (parent.workflow_id.as_str(), Touch::Shared));
+            let parent = row
+                .parent
+                .as_ref()
+                .map(|parent| (parent.workflow_id.as_str(), Touch::Shared));
             ((row.workflow_id.as_str(), Touch::Exclusive), parent)
         }
         Work::Step(row) => ((row.workflow_id.as_str(), Touch::Shared), None),
@@ -49,7 +52,11 @@ pub(super) fn take(waiting: &mut VecDeque<Item>, most: usize) -> Vec<Item> {
                 *entry = touch;
             }
         }
-        if free { batch.push(item) } else { left.push_back(item) }
+        if free {
+            batch.push(item)
+        } else {
+            left.push_back(item)
+        }
     }
     *waiting = left;
     batch
@@ -97,7 +104,13 @@ mod tests {
 
     #[test]
     fn an_outcome_waits_for_the_steps_before_it_and_holds_back_what_follows() {
-        let works = [step("a", 0), step("a", 1), outcome("a"), step("b", 0), step("a", 2)];
+        let works = [
+            step("a", 0),
+            step("a", 1),
+            outcome("a"),
+            step("b", 0),
+            step("a", 2),
+        ];
         let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = works
             .into_iter()
             .map(|work| {
@@ -107,7 +120,13 @@ mod tests {
             .unzip();
         let mut batches = Vec::new();
         while !waiting.is_empty() {
-            batches.push(take(&mut waiting, 10).iter().map(label).collect::<Vec<_>>().join(" "));
+            batches.push(
+                take(&mut waiting, 10)
+                    .iter()
+                    .map(label)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
         }
         assert_eq!(batches, ["a0 a1 b0", "a!", "a2"]);
     }
@@ -116,7 +135,10 @@ mod tests {
     fn nobody_pays_for_a_caller_that_left() {
         let (reply, answer) = oneshot::channel();
         drop(answer);
-        let mut waiting = VecDeque::from([Item { work: step("a", 0), reply }]);
+        let mut waiting = VecDeque::from([Item {
+            work: step("a", 0),
+            reply,
+        }]);
         assert!(take(&mut waiting, 10).is_empty());
         assert!(waiting.is_empty());
     }

@@ -17,11 +17,11 @@ mod transaction;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Status;
 use crate::system_database::{Pool, SystemDatabase};
@@ -33,9 +33,6 @@ const MAX_BATCH: usize = 1024;
 
 /// Callers that may wait for the recorder before further ones wait to be let in.
 const QUEUE: usize = 16 * 1024;
-
-/// Longest wait between attempts while the database is away.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A workflow to be started or enqueued.
 #[derive(Debug, Clone)]
@@ -97,7 +94,12 @@ pub(crate) struct OutcomeRow {
 #[derive(Debug, Clone)]
 pub(crate) enum StartWritten {
     /// The row there is now: this start's own, or an earlier one of the same id.
-    Row { mine: bool, name: String, has_class: bool, queue: Option<String> },
+    Row {
+        mine: bool,
+        name: String,
+        has_class: bool,
+        queue: Option<String>,
+    },
     /// The parent is not owned by the execution that started the child; nothing was written.
     ParentNotOwner,
     /// The parent's step at this position is another one; nothing of value was written.
@@ -152,7 +154,11 @@ impl Recorder {
     pub(crate) fn spawn(db: SystemDatabase, app_name: String, killed: CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let counters = Arc::new(Counters::default());
-        let writer = Writer { backend: Backend::new(&db), app_name, counters: counters.clone() };
+        let writer = Writer {
+            backend: Backend::new(&db),
+            app_name,
+            counters: counters.clone(),
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = killed.cancelled() => {}
@@ -193,13 +199,18 @@ impl Recorder {
     async fn submit(&self, work: Work) -> Result<Written> {
         let (reply, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShuttingDown);
-        self.sender.send(Item { work, reply }).await.map_err(|_| gone())?;
+        self.sender
+            .send(Item { work, reply })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
 fn wrong_answer() -> Error {
-    Error::new(ErrorKind::Database { message: "the recorder answered another question".into() })
+    Error::new(ErrorKind::Database {
+        message: "the recorder answered another question".into(),
+    })
 }
 
 enum Backend {
@@ -210,7 +221,9 @@ enum Backend {
 impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
-            Pool::Postgres(pool) => Self::Postgres(postgres::Writer::new(pool.clone(), db.prefix())),
+            Pool::Postgres(pool) => {
+                Self::Postgres(postgres::Writer::new(pool.clone(), db.prefix()))
+            }
             Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
         }
     }
@@ -257,7 +270,9 @@ impl Writer {
             match self.write_once_available(&part).await {
                 Ok(written) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
-                    self.counters.rows.fetch_add(part.len() as u64, Ordering::Relaxed);
+                    self.counters
+                        .rows
+                        .fetch_add(part.len() as u64, Ordering::Relaxed);
                     for (item, written) in part.into_iter().zip(written) {
                         // A caller that went away, such as a dropped workflow, needs no answer.
                         let _ = item.reply.send(Ok(written));
@@ -282,19 +297,19 @@ impl Writer {
     /// Writes items, trying again for as long as the database is away or another transaction is in the
     /// way. An error is a refusal of these rows.
     async fn write_once_available(&self, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
-        let mut wait = Duration::from_millis(20);
+        let mut absence = Backoff::for_absence();
+        let mut contention = Backoff::for_contention();
         loop {
             let error = match self.backend.write(&self.app_name, items).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
             if is_away(&error) {
-                tracing::warn!(%error, retry_in = ?wait, "the system database is away; workflows wait");
-                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..=1.5))).await;
-                wait = (wait * 2).min(MAX_BACKOFF);
+                tracing::warn!(%error, retry_in = ?absence.next(), "the system database is away; workflows wait");
+                absence.wait().await;
             } else if is_contention(&error) {
                 tracing::debug!(%error, "another transaction was in the way; writing again");
-                tokio::time::sleep(Duration::from_millis(rand::random_range(1..=10))).await;
+                contention.wait().await;
             } else {
                 return Err(error);
             }
@@ -307,18 +322,30 @@ impl Writer {
 fn refusal(work: &Work, error: &sqlx::Error) -> Error {
     if let Work::Start(row) = work
         && let (Some(queue), Some(id)) = (&row.queue, &row.deduplication_id)
-        && error.as_database_error().is_some_and(|error| error.is_unique_violation())
+        && error
+            .as_database_error()
+            .is_some_and(|error| error.is_unique_violation())
     {
-        return Error::new(ErrorKind::Deduplicated { queue: queue.clone(), deduplication_id: id.clone() });
+        return Error::new(ErrorKind::Deduplicated {
+            queue: queue.clone(),
+            deduplication_id: id.clone(),
+        });
     }
-    Error::new(ErrorKind::Database { message: error.to_string() })
+    Error::new(ErrorKind::Database {
+        message: error.to_string(),
+    })
 }
 
 /// Another transaction was in the way: a serialization failure, a deadlock, a busy file.
 pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     // 5 and 6 are SQLITE_BUSY and SQLITE_LOCKED; the rest of their extended codes follow.
-    const CODES: [&str; 10] = ["40001", "40P01", "55P03", "5", "6", "261", "517", "773", "262", "518"];
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| CODES.contains(&&*code))
+    const CODES: [&str; 10] = [
+        "40001", "40P01", "55P03", "5", "6", "261", "517", "773", "262", "518",
+    ];
+    error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| CODES.contains(&&*code))
 }
 
 /// The database cannot be reached, or cannot work now; it may later.
@@ -328,9 +355,14 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
             // Connection exceptions, insufficient resources, operator intervention (but not a cancelled
             // statement), idle-in-transaction timeout; on SQLite an I/O error or a full disk.
             let postgres = code.len() == 5
-                && (code.starts_with("08") || code.starts_with("53") || code.starts_with("57") && code != "57014"
+                && (code.starts_with("08")
+                    || code.starts_with("53")
+                    || code.starts_with("57") && code != "57014"
                     || code == "25P03");
-            postgres || code == "13" || code == "10" || code.parse::<u32>().is_ok_and(|code| code & 0xff == 10)
+            postgres
+                || code == "13"
+                || code == "10"
+                || code.parse::<u32>().is_ok_and(|code| code & 0xff == 10)
         }),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -105,10 +105,17 @@ impl Writer {
     pub(super) fn new(pool: PgPool, prefix: &str) -> Self {
         let now = crate::system_database::Dialect::Postgres.now_ms();
         let statement = STATEMENT.replace('@', prefix).replace("NOW_MS", now);
-        Self { pool, statement: statement.into() }
+        Self {
+            pool,
+            statement: statement.into(),
+        }
     }
 
-    pub(super) async fn write(&self, app: &str, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
+    pub(super) async fn write(
+        &self,
+        app: &str,
+        items: &[Item],
+    ) -> Result<Vec<Written>, sqlx::Error> {
         let mut sorted = Sorted::default();
         for (index, item) in items.iter().enumerate() {
             match &item.work {
@@ -120,7 +127,9 @@ impl Writer {
         let query = sqlx::query(AssertSqlSafe(self.statement.clone()));
         let query = bind_starts(query, &sorted.starts);
         let query = bind_steps(query, &sorted.steps);
-        let query = bind_outcomes(query, &sorted.outcomes).bind(app).bind(clock::now_ms());
+        let query = bind_outcomes(query, &sorted.outcomes)
+            .bind(app)
+            .bind(clock::now_ms());
         let rows = query.fetch_all(&self.pool).await?;
         sorted.answers(items.len(), &rows)
     }
@@ -150,10 +159,16 @@ fn bind_starts<'q>(query: Query<'q>, rows: &[(usize, &StartRow)]) -> Query<'q> {
         .bind(column(rows, |row| row.priority))
         .bind(column(rows, |row| row.deduplication_id.as_deref()))
         .bind(column(rows, |row| row.partition_key.as_deref()))
-        .bind(column(rows, |row| parent(row).map(|parent| parent.workflow_id)))
+        .bind(column(rows, |row| {
+            parent(row).map(|parent| parent.workflow_id)
+        }))
         .bind(column(rows, |row| parent(row).map(|parent| parent.token)))
-        .bind(column(rows, |row| parent(row).map(|parent| parent.position)))
-        .bind(column(rows, |row| parent(row).map(|parent| parent.started_at)))
+        .bind(column(rows, |row| {
+            parent(row).map(|parent| parent.position)
+        }))
+        .bind(column(rows, |row| {
+            parent(row).map(|parent| parent.started_at)
+        }))
 }
 
 fn bind_steps<'q>(query: Query<'q>, rows: &[(usize, &StepRow)]) -> Query<'q> {
@@ -189,7 +204,8 @@ struct Sorted<'a> {
 impl Sorted<'_> {
     /// The answers in the order of the batch.
     fn answers(&self, count: usize, rows: &[PgRow]) -> Result<Vec<Written>, sqlx::Error> {
-        let mut answers: Vec<Option<Written>> = std::iter::repeat_with(|| None).take(count).collect();
+        let mut answers: Vec<Option<Written>> =
+            std::iter::repeat_with(|| None).take(count).collect();
         for row in rows {
             let kind: i32 = row.try_get("kind")?;
             let ordinal: i64 = row.try_get("ord")?;
@@ -204,7 +220,9 @@ impl Sorted<'_> {
             }
         }
         let answers: Option<Vec<Written>> = answers.into_iter().collect();
-        answers.ok_or_else(|| sqlx::Error::Decode("the batch statement left an item unanswered".into()))
+        answers.ok_or_else(|| {
+            sqlx::Error::Decode("the batch statement left an item unanswered".into())
+        })
     }
 }
 
@@ -219,7 +237,12 @@ fn answer_of(kind: i32, row: &PgRow) -> Result<Written, sqlx::Error> {
             let has_class: bool = row.try_get("has_class")?;
             let queue = row.try_get("queue_name")?;
             if mine {
-                Written::Start(StartWritten::Row { mine: creator, name: name.unwrap_or_default(), has_class, queue })
+                Written::Start(StartWritten::Row {
+                    mine: creator,
+                    name: name.unwrap_or_default(),
+                    has_class,
+                    queue,
+                })
             } else {
                 Written::Start(StartWritten::ParentTaken)
             }

@@ -1,10 +1,12 @@
 //! A batch on SQLite: one transaction on the process's one writing connection. Statements do not leave
 //! the process there, so one per row costs little; the commit is what is shared.
 
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
-use super::{Item, OutcomeRow, ParentRow, StartRow, StartWritten, StepRow, StepWritten, Work, Written};
+use super::{
+    Item, OutcomeRow, ParentRow, StartRow, StartWritten, StepRow, StepWritten, Work, Written,
+};
 use crate::clock;
 
 const OWNS: &str = "SELECT 1 FROM workflow_status WHERE workflow_uuid = $1 AND owner_xid = $2";
@@ -17,8 +19,7 @@ const START: &str = "INSERT INTO workflow_status
             CASE WHEN $2 = 'PENDING' THEN 1 ELSE 0 END, $9, $10, $11, $12, $13, $14, $15)
     ON CONFLICT (workflow_uuid) DO NOTHING";
 
-const EXISTING: &str =
-    "SELECT name, class_name, config_name, queue_name, creator_xid FROM workflow_status WHERE workflow_uuid = $1";
+const EXISTING: &str = "SELECT name, class_name, config_name, queue_name, creator_xid FROM workflow_status WHERE workflow_uuid = $1";
 
 const INPUT: &str = "INSERT INTO workflow_input (workflow_uuid, inputs) VALUES ($1, $2)
     ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs, retention_timestamp = excluded.retention_timestamp";
@@ -43,7 +44,8 @@ const OUTCOME: &str = "UPDATE workflow_status
     SET status = $3, deduplication_id = NULL, owner_xid = NULL, updated_at = NOW_MS, completed_at = NOW_MS
     WHERE workflow_uuid = $1 AND status = 'PENDING' AND owner_xid = $2";
 
-const OUTPUT: &str = "INSERT INTO workflow_output (workflow_uuid, output, error) VALUES ($1, $2, $3)
+const OUTPUT: &str =
+    "INSERT INTO workflow_output (workflow_uuid, output, error) VALUES ($1, $2, $3)
     ON CONFLICT (workflow_uuid) DO UPDATE SET output = excluded.output, error = excluded.error,
                                               retention_timestamp = excluded.retention_timestamp";
 
@@ -56,10 +58,17 @@ impl Writer {
     /// `pool` holds the one connection that writes.
     pub(super) fn new(pool: SqlitePool) -> Self {
         let now = crate::system_database::Dialect::Sqlite.now_ms();
-        Self { pool, outcome: OUTCOME.replace("NOW_MS", now).into() }
+        Self {
+            pool,
+            outcome: OUTCOME.replace("NOW_MS", now).into(),
+        }
     }
 
-    pub(super) async fn write(&self, app: &str, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
+    pub(super) async fn write(
+        &self,
+        app: &str,
+        items: &[Item],
+    ) -> Result<Vec<Written>, sqlx::Error> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let mut written = Vec::with_capacity(items.len());
         for item in items {
@@ -73,7 +82,11 @@ impl Writer {
         Ok(written)
     }
 
-    async fn outcome(&self, connection: &mut SqliteConnection, row: &OutcomeRow) -> Result<bool, sqlx::Error> {
+    async fn outcome(
+        &self,
+        connection: &mut SqliteConnection,
+        row: &OutcomeRow,
+    ) -> Result<bool, sqlx::Error> {
         let changed = sqlx::query(sqlx::AssertSqlSafe(self.outcome.clone()))
             .bind(&row.workflow_id)
             .bind(&row.token)
@@ -83,15 +96,24 @@ impl Writer {
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
-        let output = sqlx::query(OUTPUT).bind(&row.workflow_id).bind(&row.output).bind(&row.error);
+        let output = sqlx::query(OUTPUT)
+            .bind(&row.workflow_id)
+            .bind(&row.output)
+            .bind(&row.error);
         output.execute(connection).await?;
         Ok(true)
     }
 }
 
-async fn start(connection: &mut SqliteConnection, app: &str, row: &StartRow) -> Result<StartWritten, sqlx::Error> {
+async fn start(
+    connection: &mut SqliteConnection,
+    app: &str,
+    row: &StartRow,
+) -> Result<StartWritten, sqlx::Error> {
     if let Some(parent) = &row.parent {
-        let owner = sqlx::query(OWNS).bind(&parent.workflow_id).bind(&parent.token);
+        let owner = sqlx::query(OWNS)
+            .bind(&parent.workflow_id)
+            .bind(&parent.token);
         if owner.fetch_optional(&mut *connection).await?.is_none() {
             return Ok(StartWritten::ParentNotOwner);
         }
@@ -118,27 +140,63 @@ async fn start(connection: &mut SqliteConnection, app: &str, row: &StartRow) -> 
         == 1;
     let found = if inserted {
         // What a deleted workflow of this id may have left behind.
-        for table in ["DELETE FROM operation_outputs WHERE workflow_uuid = $1", "DELETE FROM workflow_output WHERE workflow_uuid = $1"] {
-            sqlx::query(table).bind(&row.workflow_id).execute(&mut *connection).await?;
+        for table in [
+            "DELETE FROM operation_outputs WHERE workflow_uuid = $1",
+            "DELETE FROM workflow_output WHERE workflow_uuid = $1",
+        ] {
+            sqlx::query(table)
+                .bind(&row.workflow_id)
+                .execute(&mut *connection)
+                .await?;
         }
-        sqlx::query(INPUT).bind(&row.workflow_id).bind(&row.inputs).execute(&mut *connection).await?;
-        StartWritten::Row { mine: true, name: row.name.clone(), has_class: false, queue: row.queue.clone() }
+        sqlx::query(INPUT)
+            .bind(&row.workflow_id)
+            .bind(&row.inputs)
+            .execute(&mut *connection)
+            .await?;
+        StartWritten::Row {
+            mine: true,
+            name: row.name.clone(),
+            has_class: false,
+            queue: row.queue.clone(),
+        }
     } else {
         existing(connection, row).await?
     };
     match (&row.parent, &found) {
-        (Some(parent), StartWritten::Row { name, has_class: false, .. }) if *name == row.name => {
+        (
+            Some(parent),
+            StartWritten::Row {
+                name,
+                has_class: false,
+                ..
+            },
+        ) if *name == row.name => {
             let recorded = child(connection, app, row, parent).await?;
-            Ok(if recorded { found } else { StartWritten::ParentTaken })
+            Ok(if recorded {
+                found
+            } else {
+                StartWritten::ParentTaken
+            })
         }
         _ => Ok(found),
     }
 }
 
 /// The row that was there before this start.
-async fn existing(connection: &mut SqliteConnection, row: &StartRow) -> Result<StartWritten, sqlx::Error> {
-    let found = sqlx::query(EXISTING).bind(&row.workflow_id).fetch_one(connection).await?;
-    let text = |column| found.try_get::<Option<String>, _>(column).map(Option::unwrap_or_default);
+async fn existing(
+    connection: &mut SqliteConnection,
+    row: &StartRow,
+) -> Result<StartWritten, sqlx::Error> {
+    let found = sqlx::query(EXISTING)
+        .bind(&row.workflow_id)
+        .fetch_one(connection)
+        .await?;
+    let text = |column| {
+        found
+            .try_get::<Option<String>, _>(column)
+            .map(Option::unwrap_or_default)
+    };
     Ok(StartWritten::Row {
         mine: text("creator_xid")? == row.token,
         name: text("name")?,
@@ -168,7 +226,11 @@ async fn child(
     Ok(child.as_deref() == Some(&row.workflow_id))
 }
 
-async fn step(connection: &mut SqliteConnection, app: &str, row: &StepRow) -> Result<StepWritten, sqlx::Error> {
+async fn step(
+    connection: &mut SqliteConnection,
+    app: &str,
+    row: &StepRow,
+) -> Result<StepWritten, sqlx::Error> {
     let recorded = sqlx::query(STEP)
         .bind(&row.workflow_id)
         .bind(&row.token)
@@ -182,7 +244,13 @@ async fn step(connection: &mut SqliteConnection, app: &str, row: &StepRow) -> Re
         .bind(app)
         .fetch_optional(connection)
         .await?;
-    let Some(recorded) = recorded else { return Ok(StepWritten::NotOwner) };
+    let Some(recorded) = recorded else {
+        return Ok(StepWritten::NotOwner);
+    };
     let completed_at: i64 = recorded.try_get(0)?;
-    Ok(if completed_at == row.completed_at { StepWritten::Done } else { StepWritten::Taken })
+    Ok(if completed_at == row.completed_at {
+        StepWritten::Done
+    } else {
+        StepWritten::Taken
+    })
 }

@@ -61,7 +61,9 @@ pub(crate) async fn record_in(
         .push(" AND function_id = ")
         .bind(i64::from(row.position));
     let found = transaction.fetch(existing).await?;
-    let Some(found) = found.first() else { return Ok(InTransaction::NotOwner) };
+    let Some(found) = found.first() else {
+        return Ok(InTransaction::NotOwner);
+    };
     Ok(InTransaction::Recorded(Recorded {
         name: found.required("function_name")?,
         output: found.text("output")?,

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::run::StoredInput;
 use super::{POLL, Runtime};
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::execution::{Origin, Recorded};
 use crate::system_database::{DatabaseError, Dialect, INTERNAL_QUEUE, Row, Scope};
@@ -30,21 +30,21 @@ struct Claimed {
 
 /// Takes work until shutdown begins.
 pub(super) async fn run(runtime: Arc<Runtime>) {
-    let mut wait = POLL;
     loop {
-        let pause = wait.mul_f64(rand::random_range(0.95..=1.05));
+        let pause = POLL.mul_f64(rand::random_range(0.95..=1.05));
         tokio::select! {
             () = runtime.stopping.cancelled() => return,
             () = runtime.queue_changed.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        wait = match take_all(&runtime).await {
-            Ok(()) => POLL,
-            Err(error) => {
-                tracing::warn!(%error, "could not look at the queues; looking again");
-                (wait * 2).min(Duration::from_secs(10))
+        let mut backoff = Backoff::for_absence();
+        while let Err(error) = take_all(&runtime).await {
+            if runtime.stopping.is_cancelled() {
+                return;
             }
-        };
+            tracing::warn!(%error, retry_in = ?backoff.next(), "could not look at the queues; looking again");
+            backoff.wait().await;
+        }
     }
 }
 
@@ -52,7 +52,11 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 async fn take_all(runtime: &Arc<Runtime>) -> Result<(), DatabaseError> {
     let queues = queues(runtime).await?;
     loop {
-        let room = runtime.identity.capacity.saturating_sub(runtime.running().len()).min(CHUNK);
+        let room = runtime
+            .identity
+            .capacity
+            .saturating_sub(runtime.running().len())
+            .min(CHUNK);
         if room == 0 || runtime.stopping.is_cancelled() {
             return Ok(());
         }
@@ -67,21 +71,35 @@ async fn take_all(runtime: &Arc<Runtime>) -> Result<(), DatabaseError> {
 
 /// The internal queue, and the application's queues without limits.
 async fn queues(runtime: &Runtime) -> Result<Vec<String>, DatabaseError> {
-    let rows = runtime.db.system.list_queues(&Scope::of(runtime.app_name())).await?;
+    let rows = runtime
+        .db
+        .system
+        .list_queues(&Scope::of(runtime.app_name()))
+        .await?;
     let unlimited = rows.into_iter().filter(|queue| {
         queue.concurrency.is_none()
             && queue.worker_concurrency.is_none()
             && queue.rate_limit_max.is_none()
             && !queue.partition_queue
     });
-    Ok(std::iter::once(INTERNAL_QUEUE.to_owned()).chain(unlimited.map(|queue| queue.name)).collect())
+    Ok(std::iter::once(INTERNAL_QUEUE.to_owned())
+        .chain(unlimited.map(|queue| queue.name))
+        .collect())
 }
 
 /// Takes up to `room` rows, in one statement: of this version (or of none, while this version is the
 /// latest), of this application (or of none), and only workflows that are registered here.
-async fn claim(runtime: &Runtime, queues: &[String], room: usize) -> Result<Vec<Claimed>, DatabaseError> {
+async fn claim(
+    runtime: &Runtime,
+    queues: &[String],
+    room: usize,
+) -> Result<Vec<Claimed>, DatabaseError> {
     let db = &runtime.db.system;
-    let names: Vec<String> = runtime.registry.iter().map(|workflow| workflow.name.clone()).collect();
+    let names: Vec<String> = runtime
+        .registry
+        .iter()
+        .map(|workflow| workflow.name.clone())
+        .collect();
     let scope = Scope::of(runtime.app_name());
     let candidates = |statement: crate::system_database::Statement| {
         statement
@@ -129,7 +147,10 @@ async fn claim(runtime: &Runtime, queues: &[String], room: usize) -> Result<Vec<
              priority, created_at, inputs",
         );
     let rows = db.write_returning(statement).await?;
-    let mut claimed = rows.iter().map(|row| Claimed::read(row, &token)).collect::<Result<Vec<_>, _>>()?;
+    let mut claimed = rows
+        .iter()
+        .map(|row| Claimed::read(row, &token))
+        .collect::<Result<Vec<_>, _>>()?;
     claimed.sort_by_key(|row| row.order);
     Ok(claimed)
 }
@@ -142,8 +163,14 @@ impl Claimed {
             token: token.to_owned(),
             attempts: row.int("recovery_attempts")?.unwrap_or(0),
             deadline_ms: row.int("workflow_deadline_epoch_ms")?,
-            input: StoredInput { text: row.text("inputs")?, serialization: row.filled("serialization")? },
-            order: (row.int("priority")?.unwrap_or(0), row.int("created_at")?.unwrap_or(0)),
+            input: StoredInput {
+                text: row.text("inputs")?,
+                serialization: row.filled("serialization")?,
+            },
+            order: (
+                row.int("priority")?.unwrap_or(0),
+                row.int("created_at")?.unwrap_or(0),
+            ),
         })
     }
 }
@@ -151,9 +178,13 @@ impl Claimed {
 /// Loads what the claimed runs have on record, in one query each for inputs and steps, and begins them.
 /// After the claim has committed nobody else can add to that, so it is read once.
 async fn dispatch(runtime: &Arc<Runtime>, claimed: Vec<Claimed>) -> Result<(), DatabaseError> {
-    let limit = runtime.identity.max_recovery_attempts.map(|limit| i64::from(limit) + 1);
-    let (parked, claimed): (Vec<_>, Vec<_>) =
-        claimed.into_iter().partition(|row| limit.is_some_and(|limit| row.attempts > limit));
+    let limit = runtime
+        .identity
+        .max_recovery_attempts
+        .map(|limit| i64::from(limit) + 1);
+    let (parked, claimed): (Vec<_>, Vec<_>) = claimed
+        .into_iter()
+        .partition(|row| limit.is_some_and(|limit| row.attempts > limit));
     for row in parked {
         park(runtime, &row).await?;
     }
@@ -167,8 +198,24 @@ async fn dispatch(runtime: &Arc<Runtime>, claimed: Vec<Claimed>) -> Result<(), D
         if input.is_some() {
             row.input.text = input;
         }
-        let Claimed { id, name, token, deadline_ms, input, .. } = row;
-        runtime.begin(Origin { id, name, token, deadline_ms, history }, input);
+        let Claimed {
+            id,
+            name,
+            token,
+            deadline_ms,
+            input,
+            ..
+        } = row;
+        runtime.begin(
+            Origin {
+                id,
+                name,
+                token,
+                deadline_ms,
+                history,
+            },
+            input,
+        );
     }
     Ok(())
 }
@@ -177,12 +224,13 @@ type Record = (Option<String>, HashMap<i32, Recorded>);
 
 /// The rows are ours already: giving up would strand them, so this waits for the database to come back.
 async fn load_until_read(runtime: &Runtime, ids: &[String]) -> HashMap<String, Record> {
+    let mut backoff = Backoff::for_absence();
     loop {
         match load(runtime, ids).await {
             Ok(records) => return records,
             Err(error) => {
                 tracing::warn!(%error, "could not load the history of claimed workflows; trying again");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                backoff.wait().await;
             }
         }
     }
@@ -191,7 +239,9 @@ async fn load_until_read(runtime: &Runtime, ids: &[String]) -> HashMap<String, R
 async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Record>, DatabaseError> {
     let db = &runtime.db.system;
     let mut records: HashMap<String, Record> = HashMap::new();
-    let inputs = db.sql("SELECT workflow_uuid, inputs FROM @workflow_input WHERE ").any_of("workflow_uuid", ids);
+    let inputs = db
+        .sql("SELECT workflow_uuid, inputs FROM @workflow_input WHERE ")
+        .any_of("workflow_uuid", ids);
     for row in db.read(inputs).await? {
         records.entry(row.required("workflow_uuid")?).or_default().0 = row.text("inputs")?;
     }
@@ -205,8 +255,15 @@ async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Recor
             error: row.text("error")?,
             child: row.filled("child_workflow_id")?,
         };
-        let position = row.int("function_id")?.and_then(|position| i32::try_from(position).ok()).unwrap_or(-1);
-        records.entry(row.required("workflow_uuid")?).or_default().1.insert(position, recorded);
+        let position = row
+            .int("function_id")?
+            .and_then(|position| i32::try_from(position).ok())
+            .unwrap_or(-1);
+        records
+            .entry(row.required("workflow_uuid")?)
+            .or_default()
+            .1
+            .insert(position, recorded);
     }
     Ok(records)
 }

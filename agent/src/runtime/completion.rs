@@ -41,7 +41,9 @@ impl Completions {
         let (sender, receiver) = oneshot::channel();
         self.lock().entry(id.to_owned()).or_default().push(sender);
         self.look.notify_one();
-        receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
     }
 
     /// Something may have ended.
@@ -105,7 +107,9 @@ async fn look_at(runtime: &Runtime, ids: &[String]) -> Result<(), DatabaseError>
     }
     for id in missing {
         // Whoever waits knew the row: it was deleted.
-        runtime.completions.resolve(id, Err(Error::not_found("workflow", id)));
+        runtime
+            .completions
+            .resolve(id, Err(Error::not_found("workflow", id)));
     }
     Ok(())
 }
@@ -117,10 +121,16 @@ fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
         Err(error) => return Ok(Some(Err(error))),
     };
     let serialization = row.filled("serialization")?;
-    let readable = matches!(serialization.as_deref(), None | Some("portable_json" | "rust_serde"));
+    let readable = matches!(
+        serialization.as_deref(),
+        None | Some("portable_json" | "rust_serde")
+    );
     Ok(match status {
         Status::Success | Status::Error if !readable => {
-            let what = format!("its format `{}` belongs to another language", serialization.unwrap_or_default());
+            let what = format!(
+                "its format `{}` belongs to another language",
+                serialization.unwrap_or_default()
+            );
             Some(Err(Error::serialization("workflow result", what)))
         }
         Status::Success => {

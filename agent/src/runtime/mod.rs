@@ -8,7 +8,7 @@ mod wakeup;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ending, Ends, Execution, Origin};
 use crate::recorder::{Recorder, StartRow, StartWritten};
@@ -70,6 +71,8 @@ pub(crate) struct Runtime {
     completions: Completions,
     /// No more work is taken or accepted.
     stopping: CancellationToken,
+    /// When the shutdown that has begun stops waiting, in epoch milliseconds.
+    shutdown_ends_at: AtomicI64,
     /// What still runs is dropped, to be handed back.
     handing_back: CancellationToken,
     /// Everything ends, as in a crash.
@@ -81,7 +84,8 @@ impl Runtime {
     /// Starts the loops.
     pub(crate) fn launch(db: Db, registry: Registry, identity: Identity) -> Arc<Self> {
         let killed = CancellationToken::new();
-        let recorder = Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone());
+        let recorder =
+            Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone());
         let runtime = Arc::new(Self {
             db,
             recorder,
@@ -96,6 +100,7 @@ impl Runtime {
             announce: Notify::new(),
             completions: Completions::default(),
             stopping: CancellationToken::new(),
+            shutdown_ends_at: AtomicI64::new(i64::MAX),
             handing_back: CancellationToken::new(),
             killed,
             tasks: TaskTracker::new(),
@@ -132,7 +137,11 @@ impl Runtime {
 
     /// An error once shutdown has begun.
     pub(crate) fn accepting(&self) -> Result<()> {
-        if self.stopping.is_cancelled() { Err(Error::new(ErrorKind::ShuttingDown)) } else { Ok(()) }
+        if self.stopping.is_cancelled() {
+            Err(Error::new(ErrorKind::ShuttingDown))
+        } else {
+            Ok(())
+        }
     }
 
     /// Looks at the queues and at the runs of this process now.
@@ -160,18 +169,28 @@ impl Runtime {
             runtime.ended.notify_waiters();
             started
         });
-        task.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
+        task.await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
     }
 
     async fn start_here(self: &Arc<Self>, row: StartRow) -> Result<Started> {
         let (mine, queue) = match self.recorder.start(row.clone()).await? {
             StartWritten::ParentNotOwner => return Ok(Started::ParentLost),
             StartWritten::ParentTaken => {
-                let message = format!("another step of its parent is on record where `{}` was started", row.name);
+                let message = format!(
+                    "another step of its parent is on record where `{}` was started",
+                    row.name
+                );
                 return Err(Error::misuse(message));
             }
-            StartWritten::Row { name, has_class, .. } if name != row.name || has_class => {
-                let holder = if has_class { format!("{name} (a method of another language)") } else { name };
+            StartWritten::Row {
+                name, has_class, ..
+            } if name != row.name || has_class => {
+                let holder = if has_class {
+                    format!("{name} (a method of another language)")
+                } else {
+                    name
+                };
                 return Err(Error::new(ErrorKind::WorkflowConflict {
                     id: row.workflow_id,
                     holder,
@@ -184,7 +203,10 @@ impl Runtime {
             tracing::warn!(workflow_id = row.workflow_id, asked = ?row.queue, stored = ?queue, "the run is on another queue already");
         }
         if !mine {
-            return Ok(Started::Yes(self.execution(&row.workflow_id).map(|execution| execution.ends())));
+            return Ok(Started::Yes(
+                self.execution(&row.workflow_id)
+                    .map(|execution| execution.ends()),
+            ));
         }
         if row.status != Status::Pending {
             self.wake_all();
@@ -197,7 +219,10 @@ impl Runtime {
             deadline_ms: row.deadline_ms,
             history: HashMap::new(),
         };
-        let input = run::StoredInput { text: Some(row.inputs), serialization: Some(crate::workflow::PORTABLE.into()) };
+        let input = run::StoredInput {
+            text: Some(row.inputs),
+            serialization: Some(crate::workflow::PORTABLE.into()),
+        };
         Ok(Started::Yes(Some(self.begin(origin, input))))
     }
 
@@ -205,7 +230,9 @@ impl Runtime {
     fn begin(self: &Arc<Self>, origin: Origin, input: run::StoredInput) -> Ends {
         let execution = Execution::new(self.clone(), origin);
         let ends = execution.ends();
-        let earlier = self.running().insert(execution.id().to_owned(), execution.clone());
+        let earlier = self
+            .running()
+            .insert(execution.id().to_owned(), execution.clone());
         if let Some(earlier) = earlier {
             // It was taken from this process and came back before the old execution noticed.
             earlier.interrupt();
@@ -224,7 +251,10 @@ impl Runtime {
 
     /// Remembers an execution whose body was dropped at shutdown.
     fn drop_for_hand_back(&self, execution: &Arc<Execution>) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(execution.clone());
+        self.dropped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(execution.clone());
     }
 
     fn executions(&self) -> Vec<Arc<Execution>> {
@@ -234,7 +264,10 @@ impl Runtime {
     /// An execution is over in this process.
     fn end(&self, execution: &Arc<Execution>, ending: Ending) {
         let mut running = self.running();
-        if running.get(execution.id()).is_some_and(|current| Arc::ptr_eq(current, execution)) {
+        if running
+            .get(execution.id())
+            .is_some_and(|current| Arc::ptr_eq(current, execution))
+        {
             running.remove(execution.id());
         }
         drop(running);
@@ -245,15 +278,27 @@ impl Runtime {
 
     /// Waits for a run's recorded outcome. `inside` a workflow a panic of the run is waited out, because
     /// recovery may yet bring it to an end, and a recorded answer could not be taken back.
-    pub(crate) async fn wait(&self, id: &str, local: Option<Ends>, inside: bool) -> Result<Outcome> {
+    pub(crate) async fn wait(
+        &self,
+        id: &str,
+        local: Option<Ends>,
+        inside: bool,
+    ) -> Result<Outcome> {
         let local = local.or_else(|| self.execution(id).map(|execution| execution.ends()));
         if let Some(mut ends) = local {
-            let ending = ends.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+            let ending = ends
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|ending| ending.clone());
             match ending {
                 Some(Ending::Recorded(Ok(text))) => return Ok(Outcome::Success(text)),
                 Some(Ending::Recorded(Err(error))) => return Ok(Outcome::Error(error)),
                 Some(Ending::Panicked(message)) if !inside => {
-                    return Err(Error::new(ErrorKind::Panicked { id: id.to_owned(), message }));
+                    return Err(Error::new(ErrorKind::Panicked {
+                        id: id.to_owned(),
+                        message,
+                    }));
                 }
                 Some(Ending::Panicked(_) | Ending::Elsewhere) | None => {}
             }
@@ -266,25 +311,45 @@ impl Runtime {
 
     /// Status of a run as recorded.
     pub(crate) async fn status(&self, id: &str) -> Result<Status> {
-        let query = self.db.system.sql("SELECT status FROM @workflow_status WHERE workflow_uuid = ").bind(id);
+        let query = self
+            .db
+            .system
+            .sql("SELECT status FROM @workflow_status WHERE workflow_uuid = ")
+            .bind(id);
         let rows = self.db.system.read(query).await.map_err(from_database)?;
-        let row = rows.first().ok_or_else(|| Error::not_found("workflow", id))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Error::not_found("workflow", id))?;
         row.required("status").map_err(from_database)?.parse()
     }
 
     /// Stops taking work, waits for what runs, at most for `limit`, and hands the rest back.
+    ///
+    /// A run that only sleeps, and for longer than that, is not waited for.
     pub(crate) async fn shutdown(&self, limit: Duration) -> Result<()> {
+        let ends_at = clock::now_ms().saturating_add(clock::millis(limit));
+        self.shutdown_ends_at.store(ends_at, Ordering::Relaxed);
         self.stopping.cancel();
-        let mut handed_back = Ok(());
         if tokio::time::timeout(limit, self.idle()).await.is_err() {
             self.handing_back.cancel();
             self.idle().await;
-            handed_back = self.hand_back().await;
         }
+        let handed_back = self.hand_back().await;
         self.kill();
         self.tasks.close();
         self.tasks.wait().await;
         handed_back
+    }
+
+    /// Completes when shutdown begins, with the instant at which it stops waiting.
+    pub(crate) async fn shutdown_ends_at(&self) -> i64 {
+        self.stopping.cancelled().await;
+        self.shutdown_ends_at.load(Ordering::Relaxed)
+    }
+
+    /// Signalled to an execution that shutdown drops; it may be signalled alone, or with all others.
+    pub(crate) fn handing_back(&self) -> CancellationToken {
+        self.handing_back.child_token()
     }
 
     /// Waits until nothing runs here and nothing is being started.
@@ -302,11 +367,14 @@ impl Runtime {
 
     /// Returns what was dropped to its queue, for any executor of this version.
     async fn hand_back(&self) -> Result<()> {
-        let left = std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
+        let left =
+            std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
         if left.is_empty() {
             return Ok(());
         }
-        let count = recovery::hand_back(self, &left).await.map_err(from_database)?;
+        let count = recovery::hand_back(self, &left)
+            .await
+            .map_err(from_database)?;
         tracing::info!(count, "handed running workflows back to their queues");
         recovery::announce(&self.db.system).await;
         Ok(())
@@ -320,18 +388,26 @@ impl Runtime {
 
     /// Cancels runs, and their descendants if asked.
     pub(crate) async fn cancel(&self, ids: &[String], with_children: bool) -> Result<u64> {
-        let cancelled = self.db.system.cancel_workflows(ids, with_children).await.map_err(from_database)?;
+        let cancelled = self
+            .db
+            .system
+            .cancel_workflows(ids, with_children)
+            .await
+            .map_err(from_database)?;
         self.wake_all();
         Ok(cancelled)
     }
 
     /// Returns the pending runs of this executor id and version to their queues.
     pub(crate) async fn recover_own(&self) -> Result<usize> {
-        self.recover(&[self.identity.executor_id.clone()]).await
+        self.recover(std::slice::from_ref(&self.identity.executor_id))
+            .await
     }
 
     /// The same for other executors of this version, which somebody knows to be dead.
     pub(crate) async fn recover(&self, executors: &[String]) -> Result<usize> {
-        recovery::recover(self, executors).await.map_err(from_database)
+        recovery::recover(self, executors)
+            .await
+            .map_err(from_database)
     }
 }

@@ -10,9 +10,16 @@ use crate::system_database::{DatabaseError, INTERNAL_QUEUE, Pool, Scope, SystemD
 
 /// Puts the pending runs of these executors, of this version and application, back on their queues. They
 /// are then taken like any other queued run.
-pub(super) async fn recover(runtime: &Runtime, executors: &[String]) -> Result<usize, DatabaseError> {
+pub(super) async fn recover(
+    runtime: &Runtime,
+    executors: &[String],
+) -> Result<usize, DatabaseError> {
     let scope = Scope::of(runtime.app_name());
-    let recovered = runtime.db.system.recover_executors(executors, runtime.app_version(), &scope).await?;
+    let recovered = runtime
+        .db
+        .system
+        .recover_executors(executors, runtime.app_version(), &scope)
+        .await?;
     if !recovered.is_empty() {
         tracing::info!(count = recovered.len(), ?executors, "recovered workflows");
         runtime.wake_all();
@@ -22,10 +29,19 @@ pub(super) async fn recover(runtime: &Runtime, executors: &[String]) -> Result<u
 
 /// Returns exactly the runs that these executions own; whatever they had in flight is fenced off. One
 /// statement: either all of them can be taken by others, or none.
-pub(super) async fn hand_back(runtime: &Runtime, left: &[Arc<Execution>]) -> Result<u64, DatabaseError> {
+pub(super) async fn hand_back(
+    runtime: &Runtime,
+    left: &[Arc<Execution>],
+) -> Result<u64, DatabaseError> {
     let db = &runtime.db.system;
-    let ids: Vec<String> = left.iter().map(|execution| execution.id().to_owned()).collect();
-    let tokens: Vec<String> = left.iter().map(|execution| execution.token().to_owned()).collect();
+    let ids: Vec<String> = left
+        .iter()
+        .map(|execution| execution.id().to_owned())
+        .collect();
+    let tokens: Vec<String> = left
+        .iter()
+        .map(|execution| execution.token().to_owned())
+        .collect();
     let statement = db
         .sql(
             "UPDATE @workflow_status SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL, \
@@ -41,8 +57,13 @@ pub(super) async fn hand_back(runtime: &Runtime, left: &[Arc<Execution>]) -> Res
 
 /// Tells all processes to look at their queues and runs. Only a hint: polling finds the same later.
 pub(super) async fn announce(db: &SystemDatabase) {
-    let Pool::Postgres(pool) = db.pool() else { return };
-    let notify = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(pool).await;
+    let Pool::Postgres(pool) = db.pool() else {
+        return;
+    };
+    let notify = sqlx::query("SELECT pg_notify($1, '')")
+        .bind(CHANNEL)
+        .execute(pool)
+        .await;
     if let Err(error) = notify {
         tracing::debug!(%error, "could not notify other processes; they find out by polling");
     }

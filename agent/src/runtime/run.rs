@@ -44,7 +44,10 @@ async fn execute(execution: &Arc<Execution>, input: &StoredInput) -> Ending {
     match body(execution, input).await {
         Exit::Finished(result) => record(execution, result).await,
         Exit::Lost => {
-            tracing::debug!(workflow_id = execution.id(), "stopped: the run was cancelled or is somebody else's now");
+            tracing::debug!(
+                workflow_id = execution.id(),
+                "stopped: the run was cancelled or is somebody else's now"
+            );
             Ending::Elsewhere
         }
         Exit::Dropped => {
@@ -68,9 +71,14 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
     let Some(registered) = execution.runtime.registry.get(execution.name()) else {
         return Exit::Lost;
     };
-    let stored = Input { text: input.text.as_deref(), serialization: input.serialization.as_deref() };
+    let stored = Input {
+        text: input.text.as_deref(),
+        serialization: input.serialization.as_deref(),
+    };
     // A function may panic before it yields its future, too.
-    let started = std::panic::catch_unwind(AssertUnwindSafe(|| registered.body(execution.clone(), &stored)));
+    let started = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        registered.body(execution.clone(), &stored)
+    }));
     let body = match started {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return Exit::Finished(Err(error)),
@@ -78,7 +86,7 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
     };
     tokio::select! {
         biased;
-        () = execution.runtime.handing_back.cancelled() => Exit::Dropped,
+        () = execution.dropped() => Exit::Dropped,
         stopped = execution.stopped() => match stopped {
             Some(error) => Exit::Finished(Err(error)),
             None => Exit::Lost,

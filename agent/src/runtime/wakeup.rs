@@ -55,7 +55,9 @@ async fn listen(runtime: Arc<Runtime>, pool: PgPool) {
 async fn listen_once(runtime: &Runtime, pool: &PgPool) -> Result<(), sqlx::Error> {
     // A connection of its own: one taken from the pool for good would be missing there.
     let single = sqlx::postgres::PgPoolOptions::new().max_connections(1);
-    let single = single.connect_with((*pool.connect_options()).clone()).await?;
+    let single = single
+        .connect_with((*pool.connect_options()).clone())
+        .await?;
     let mut listener = PgListener::connect_with(&single).await?;
     listener.listen(CHANNEL).await?;
     loop {
@@ -94,5 +96,7 @@ async fn watch_once(runtime: &Runtime, readers: &SqlitePool) -> Result<(), sqlx:
 
 /// The counter is comparable only on one and the same connection.
 async fn version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+    sqlx::query_scalar("PRAGMA data_version")
+        .fetch_one(connection)
+        .await
 }

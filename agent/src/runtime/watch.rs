@@ -38,8 +38,13 @@ async fn interrupt_lost(runtime: &Runtime) -> Result<(), DatabaseError> {
         return Ok(());
     }
     let db = &runtime.db.system;
-    let ids: Vec<String> = executions.iter().map(|execution| execution.id().to_owned()).collect();
-    let query = db.sql("SELECT workflow_uuid, owner_xid FROM @workflow_status WHERE ").any_of("workflow_uuid", &ids);
+    let ids: Vec<String> = executions
+        .iter()
+        .map(|execution| execution.id().to_owned())
+        .collect();
+    let query = db
+        .sql("SELECT workflow_uuid, owner_xid FROM @workflow_status WHERE ")
+        .any_of("workflow_uuid", &ids);
     let mut owners = HashMap::new();
     for row in db.read(query).await? {
         owners.insert(row.required("workflow_uuid")?, row.text("owner_xid")?);
@@ -67,7 +72,10 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
         .bind(SWEEP);
     let expired = db.read(expired).await?;
     if !expired.is_empty() {
-        let ids = expired.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+        let ids = expired
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect::<Result<Vec<_>, _>>()?;
         let cancelled = db.cancel_workflows(&ids, true).await?;
         tracing::info!(cancelled, "cancelled workflows past their deadline");
         runtime.completions.look();
@@ -78,7 +86,10 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
         .and_scope("application_name", &scope);
     let due = db.read(due).await?;
     if !due.is_empty() {
-        let ids = due.iter().map(|row| row.required("workflow_uuid")).collect::<Result<Vec<_>, _>>()?;
+        let ids = due
+            .iter()
+            .map(|row| row.required("workflow_uuid"))
+            .collect::<Result<Vec<_>, _>>()?;
         let release = db
             .sql(
                 "UPDATE @workflow_status SET status = 'ENQUEUED', updated_at = NOW_MS, deduplication_id = \
