@@ -37,7 +37,7 @@ struct Args {
     app_version: Option<String>,
 
     /// New checkouts a second
-    #[arg(long, env = "CHECKOUT_RATE", default_value_t = 1.0)]
+    #[arg(long, env = "CHECKOUT_RATE", default_value_t = 2.0)]
     rate: f64,
 
     /// Checkouts started at once, before the stream

@@ -75,6 +75,8 @@ pub async fn run(args: DevArgs, format: LogFormat, filter: &str) -> anyhow::Resu
     let mut stop = StopSignals::new()?;
     let place = Place::claim(&args.data_dir, args.fresh)?;
     let log = std::fs::File::create(place.logs().join("server.log"))?;
+    // We look at the API five times a second; nobody wants to read that.
+    let filter = if filter == "info" { "info,segno_server::access=warn" } else { filter };
     logging::init_to(format, filter, std::sync::Mutex::new(log)).map_err(anyhow::Error::msg)?;
     let listener = place::listen(args.listen, &terminal).await?;
     let address = listener.local_addr()?;
@@ -143,8 +145,11 @@ impl Dev {
         let narrator =
             Narrator::new(self.client.clone(), self.terminal, self.fleet.roster(), hints);
         let (sight, seen) = watch::channel(Sight::default());
-        let narrator = tokio::spawn(narrator.run(sight));
-        let result = self.watch(stop, server, &seen).await;
+        let mut narrator = tokio::spawn(narrator.run(sight));
+        let result = tokio::select! {
+            result = self.watch(stop, server, &seen) => result,
+            ended = &mut narrator => ended.context("the narration stopped"),
+        };
         narrator.abort();
         result
     }

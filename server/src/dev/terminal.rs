@@ -64,7 +64,8 @@ impl Terminal {
 
     /// An event that happened at `at`. Further lines of `text` are indented under the first.
     pub(super) fn say_at(&self, at: DateTime<Utc>, tone: Tone, text: &str) {
-        let time = at.with_timezone(&Local).format("%H:%M:%S%.1f").to_string();
+        let local = at.with_timezone(&Local);
+        let time = format!("{}.{}", local.format("%H:%M:%S"), local.timestamp_subsec_millis() / 100 % 10);
         let text = text.replace('\n', "\n              ");
         let quiet = tone == Tone::Quiet;
         let body = if quiet { self.paint("2", &text) } else { text };
@@ -128,6 +129,14 @@ mod tests {
         assert_eq!(short("0f3c9a1e-77aa"), "0f3c9a1e");
         assert_eq!(short("local"), "local");
         assert_eq!(short("ünïcödé-ïd"), "ünïcödé-");
+    }
+
+    #[test]
+    fn every_tone_can_be_said() {
+        let terminal = Terminal { color: false };
+        for tone in [Tone::Good, Tone::Bad, Tone::Motion, Tone::Attention, Tone::Quiet] {
+            terminal.say(tone, "first\nsecond");
+        }
     }
 
     #[test]
