@@ -171,7 +171,7 @@ impl Outbox {
             false => OUTSTANDING_OTHERS,
         };
         match outgoing.priority {
-            Priority::Probe => self.sent.len() < OUTSTANDING + PROBES,
+            Priority::Probe => held(Priority::Probe) - held(Priority::Recovery) < PROBES,
             Priority::Recovery => held(Priority::Recovery) < OUTSTANDING,
             Priority::Mutation | Priority::Read => {
                 held(Priority::Recovery) < OUTSTANDING && held(Priority::Mutation) < others

@@ -26,6 +26,9 @@ mod moving;
 mod news;
 mod offers;
 mod runner;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod simulation;
 mod sweep;
 
 pub use news::{News, NewsKind};

@@ -1,0 +1,12 @@
+//! Executors against the server: connections, bad input, and recovery from end to end. The executors
+//! are fakes that speak the protocol over real sockets and share a fake application database.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod frames;
+mod handshake;
+mod identity;
+mod recovery;
+mod restart;
+mod server;
+mod stranded;
