@@ -47,6 +47,7 @@ impl Instance {
         shutdown: CancellationToken,
     ) -> Result<Self, StoreError> {
         let id = Uuid::new_v4().to_string();
+        store.replace_instances(&id, address).await?;
         store.register_instance(&id, address).await?;
         let reading = Reading {
             store: store.now().await?,

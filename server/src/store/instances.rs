@@ -3,13 +3,34 @@
 use super::{Dialect, Store, StoreError};
 
 impl Store {
-    /// Writes a new instance down. On SQLite there can be only one, so all others are dead.
+    /// Says that a new instance takes the place of those before it: what they claimed is free at once,
+    /// instead of when their heartbeat expires.
+    ///
+    /// Those are the instances of the same address, where only one process can listen, and on SQLite all.
+    /// One that is alive nevertheless (two that advertise the same address by mistake) finds out with its
+    /// next heartbeat and writes itself down anew; its claims are fenced by their generation.
+    pub async fn replace_instances(&self, id: &str, address: &str) -> Result<(), StoreError> {
+        let _timer = self.timer("replace_instances");
+        let replaced = match self.dialect() {
+            Dialect::Sqlite => {
+                let all = "UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1";
+                sqlx::query(self.sql(all)).bind(id).execute(self.pool()).await?
+            }
+            Dialect::Postgres => {
+                let here = "UPDATE instances SET stopped_at = {now} \
+                            WHERE stopped_at IS NULL AND id <> $1 AND address = $2";
+                sqlx::query(self.sql(here)).bind(id).bind(address).execute(self.pool()).await?
+            }
+        };
+        if replaced.rows_affected() > 0 {
+            tracing::info!(address, "takes the place of an instance that did not say goodbye");
+        }
+        Ok(())
+    }
+
+    /// Writes an instance down as serving from now on.
     pub async fn register_instance(&self, id: &str, address: &str) -> Result<(), StoreError> {
         let _timer = self.timer("register_instance");
-        if self.dialect() == Dialect::Sqlite {
-            let others = self.sql("UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1");
-            sqlx::query(others).bind(id).execute(self.pool()).await?;
-        }
         let insert = self.sql(
             "INSERT INTO instances (id, address, serving_since, heartbeat_at) VALUES ($1, $2, {now}, {now}) \
              ON CONFLICT (id) DO UPDATE SET serving_since = {now}, heartbeat_at = {now}, stopped_at = NULL",
