@@ -235,12 +235,12 @@ impl World {
     fn come_to_rest(&mut self) {
         // Long enough for every pause to end at least once.
         for round in 0..200 {
+            self.act(&Act::Wait(RETRY.1 / 4));
             while !self.questions.is_empty() {
                 self.act(&Act::Settle(0, Luck::Well));
             }
-            self.act(&Act::Wait(RETRY.1 / 4));
             let resting = |case: &Case| matches!(case.phase, Phase::Healthy | Phase::Stranded { .. });
-            if round > 8 && self.questions.is_empty() && self.cases.values().all(resting) {
+            if round > 8 && self.cases.values().all(resting) {
                 return;
             }
         }
