@@ -1,3 +1,5 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
 import { tanstackRouter } from '@tanstack/router-plugin/vite';
@@ -15,25 +17,17 @@ function precompress(): Plugin {
   return {
     name: 'precompress',
     apply: 'build',
-    enforce: 'post',
-    async generateBundle(_options, bundle) {
-      for (const [fileName, output] of Object.entries(bundle)) {
-        if (!/\.(js|css|svg|html)$/.test(fileName)) continue;
-        const source = Buffer.from(output.type === 'chunk' ? output.code : output.source);
+    // What is on disk: other plugins still change the bundle after every earlier hook.
+    async writeBundle({ dir }, bundle) {
+      for (const name of Object.keys(bundle).filter((each) => /\.(js|css|svg|html)$/.test(each))) {
+        const path = join(dir ?? 'dist', name);
+        const source = await readFile(path);
         const params = {
           [constants.BROTLI_PARAM_QUALITY]: 11,
           [constants.BROTLI_PARAM_SIZE_HINT]: source.length,
         };
-        this.emitFile({
-          type: 'asset',
-          fileName: `${fileName}.br`,
-          source: await brotli(source, { params }),
-        });
-        this.emitFile({
-          type: 'asset',
-          fileName: `${fileName}.gz`,
-          source: await deflate(source, { level: 9 }),
-        });
+        await writeFile(`${path}.br`, await brotli(source, { params }));
+        await writeFile(`${path}.gz`, await deflate(source, { level: 9 }));
       }
     },
   };

@@ -14,7 +14,6 @@ import { parseSearch, stringifySearch } from './app/search';
 import { applyTheme } from './app/theme';
 import { routeTree } from './routeTree.gen';
 import { LiveProvider } from './ui/live';
-import { Toasts } from './ui/overlay';
 
 applyTheme();
 
@@ -50,7 +49,6 @@ if (root) {
           <LiveProvider>
             <Tooltip.Provider delay={400}>
               <RouterProvider router={router} />
-              <Toasts />
             </Tooltip.Provider>
           </LiveProvider>
         </QueryClientProvider>

@@ -1,10 +1,11 @@
 import { createRootRoute, type ErrorComponentProps, Link, Outlet, useRouter } from '@tanstack/react-router';
 import { CircleAlert } from 'lucide-react';
 import { Button, buttonLook } from '~/ui/controls';
+import { Toasts } from '~/ui/overlay';
 import { Empty, State } from '~/ui/states';
 
 export const Route = createRootRoute({
-  component: Outlet,
+  component: Root,
   notFoundComponent: () => (
     <Empty
       title="There is no such page"
@@ -19,6 +20,16 @@ export const Route = createRootRoute({
   ),
   errorComponent: Crashed,
 });
+
+function Root() {
+  return (
+    <>
+      <Outlet />
+      {/* Inside the router, for what is told may link to a page. */}
+      <Toasts />
+    </>
+  );
+}
 
 /** A fault of the console itself, not of the server. */
 function Crashed({ error }: ErrorComponentProps) {

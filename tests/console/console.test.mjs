@@ -1,0 +1,435 @@
+// The console against a real server with real executors, as an operator uses it. The tests are one story: each goes on
+// where the one before it ended.
+
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, it as test } from 'node:test';
+import { accessibilityFaults, ARTIFACTS, eventually, openTab, startBrowser, startServer } from './support.mjs';
+
+const APP = 'shop';
+const V1 = 'v1';
+const OLD = 'v0';
+
+let server;
+let browser;
+let tab;
+let page;
+let executorKey;
+const executors = {};
+
+before(async () => {
+  [server, browser] = await Promise.all([startServer(), startBrowser()]);
+  tab = await openTab(browser, { url: server.url, expected: [401] });
+  page = tab.page;
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** One part of the story. After a part failed, those that go on where it ended fail at once and say why. */
+let broken = null;
+function it(name, part) {
+  test(name, async () => {
+    if (broken) assert.fail(`not tried, for this failed before: ${broken}`);
+    try {
+      await part();
+    } catch (error) {
+      broken = name;
+      await page?.screenshot({ path: join(ARTIFACTS, 'failure.png') }).catch(() => {});
+      if (tab?.faults.length > 0) console.error(tab.faults.join('\n'));
+      throw error;
+    }
+  });
+}
+
+const path = (rest) => `/apps/${APP}${rest}`;
+const recoveries = (query = '') => server.call('GET', `/apps/${APP}/recoveries${query}`);
+const search = (body) => server.call('POST', `/apps/${APP}/workflows/search`, body);
+const start = (id, options = {}) => {
+  executors[id] = server.startExecutor({ app: APP, key: executorKey, id, version: V1, ...options });
+};
+const healthy = (id) =>
+  eventually(`${id} is healthy`, async () =>
+    (await server.call('GET', `/apps/${APP}/executors`)).some((each) => each.executorId === id && each.status === 'HEALTHY'),
+  );
+
+describe('the console', () => {
+  it('asks for a key, refuses a wrong one and says so', async () => {
+    await page.goto(path('/workflows?status=ERROR'));
+    await page.waitForURL('**/login?next=*');
+    await page.getByLabel('API key').fill('dbos_wrong');
+    await page.keyboard.press('Enter');
+    await page.getByText('does not know this key').waitFor();
+    assert.equal(await page.evaluate(() => sessionStorage.getItem('segno.key')), null);
+  });
+
+  it('lets the right one in, to where one wanted to go, and keeps it in this tab only', async () => {
+    await page.getByLabel('API key').fill(server.adminKey);
+    await page.keyboard.press('Enter');
+    await page.waitForURL('**/workflows?status=ERROR');
+    assert.equal(await page.evaluate(() => JSON.stringify(localStorage) + document.cookie), '{}');
+    await page.getByText('There is no such application').waitFor();
+    // From here on no call may be refused.
+    await tab.close();
+    tab = await openTab(browser, { url: server.url, key: server.adminKey });
+    page = tab.page;
+  });
+
+  it('leads from an empty fleet to a connected application', async () => {
+    await page.goto('/');
+    await page.getByRole('heading', { name: 'Connect your first application' }).waitFor();
+    await page.getByLabel('Application name').fill('Not A Name');
+    await page.getByText('Lower-case letters').waitFor();
+    await page.getByLabel('Application name').fill(APP);
+    await page.keyboard.press('Enter');
+    await page.waitForURL(`**${path('/connect')}`);
+    await page.getByText(`Waiting for the first executor of ${APP}`).waitFor();
+    await page.getByRole('button', { name: 'Make a key' }).click();
+    const key = page.locator('pre', { hasText: /^dbos_/ });
+    await key.waitFor();
+    executorKey = (await key.textContent()).trim();
+    await page.getByRole('tab', { name: 'Rust' }).click();
+    await page.getByRole('tabpanel').getByText(executorKey).waitFor();
+    start('one', { first: 6 });
+    await page.getByText('Connected').waitFor();
+    start('two');
+    await healthy('two');
+    await page.getByRole('link', { name: 'See its workflows' }).click();
+    await page.getByRole('row').nth(3).waitFor();
+  });
+
+  it('saves the grace, which the following tests make short', async () => {
+    await page.goto(path('/settings'));
+    await page.getByLabel('Grace, in seconds').fill('2');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Settings saved').waitFor();
+    assert.equal((await server.call('GET', `/apps/${APP}`)).executorTimeoutSecs, 2);
+  });
+
+  it('shows the fleet with versions, counts and outcomes', async () => {
+    await page.goto('/');
+    const row = page.getByRole('row', { name: new RegExp(APP) });
+    await row.getByText('Healthy', { exact: true }).waitFor();
+    await row.getByText(V1).waitFor();
+    await row.getByRole('img', { name: /[1-9]\d* started in the last hour/ }).waitFor();
+  });
+
+  it('filters by keyboard, in the address, with chips that go one by one', async () => {
+    await page.goto(path('/workflows'));
+    await page.getByRole('row').nth(2).waitFor();
+    await page.keyboard.press('/');
+    await page.keyboard.type('status:succ');
+    await page.keyboard.press('Enter');
+    await page.waitForURL('**/workflows?status=SUCCESS');
+    await page.keyboard.type('since:1h');
+    await page.keyboard.press('Enter');
+    await page.waitForURL('**/workflows?status=SUCCESS&since=1h');
+    await eventually('only successful ones are shown', async () => {
+      const statuses = await page.getByRole('row').getByRole('gridcell').nth(1).allTextContents();
+      return statuses.every((status) => status === 'Success');
+    });
+    const link = await openTab(browser, { url: server.url, key: server.adminKey });
+    await link.page.goto(page.url());
+    await link.page.getByRole('button', { name: 'Remove Status SUCCESS' }).waitFor();
+    assert.deepEqual(link.faults, []);
+    await link.close();
+    await page.getByRole('button', { name: 'Remove Status SUCCESS' }).click();
+    await page.waitForURL('**/workflows?since=1h');
+    await page.getByRole('button', { name: 'Clear', exact: true }).click();
+    await page.waitForURL('**/workflows');
+  });
+
+  it('says when nothing matches', async () => {
+    await page.goto(path('/workflows?name=nobody-has-this-name'));
+    await page.getByText('No workflow matches').waitFor();
+  });
+
+  it('announces new workflows and moves no row that is read', async () => {
+    await page.goto(path('/workflows'));
+    await page.getByRole('row').nth(2).waitFor();
+    await page.keyboard.press('j');
+    await page.keyboard.press('j');
+    const active = page.locator('[role=row][data-active]');
+    const idOf = () => active.getByRole('gridcell').nth(3).textContent();
+    const [id, top] = [await idOf(), (await active.boundingBox()).y];
+    await page.getByRole('button', { name: /new workflow/ }).waitFor();
+    assert.equal((await active.boundingBox()).y, top);
+    assert.equal(await idOf(), id);
+    await page.keyboard.press('n');
+    await eventually('the row made room', async () => (await active.boundingBox()).y > top);
+  });
+
+  it('stands still while paused', async () => {
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('p');
+    await page.getByRole('button', { name: 'Paused' }).waitFor();
+    const calls = [];
+    const count = (request) => calls.push(request.url());
+    page.on('request', count);
+    await new Promise((done) => setTimeout(done, 3_000));
+    page.off('request', count);
+    assert.deepEqual(calls, []);
+    await page.keyboard.press('p');
+    await page.getByRole('button', { name: 'Live' }).waitFor();
+  });
+
+  it('shows a dead executor’s work being taken, live', async () => {
+    await page.goto(path('/recovery'));
+    executors.one.kill('SIGKILL');
+    const row = page.getByRole('row', { name: /one/ });
+    await row.getByText('In grace').waitFor();
+    await row.getByText(/Recovered|Nothing pending/).waitFor({ timeout: 60_000 });
+    await row.getByRole('button', { name: /Details/ }).click();
+    await page.getByText('Grace', { exact: true }).waitFor();
+  });
+
+  it('tells the story of one workflow, and forks it from a step', async () => {
+    const [done] = await search({ status: ['SUCCESS'], limit: 1, sortDesc: true });
+    await page.goto(path(`/workflows/${encodeURIComponent(done.workflowId)}`));
+    await page.getByText(/Succeeded in/).waitFor();
+    const steps = page.getByRole('treegrid', { name: 'Steps' });
+    await steps.getByRole('row').nth(2).waitFor();
+    await steps.getByRole('row').nth(2).click();
+    await page.waitForURL('**step=*');
+    await page.getByRole('button', { name: 'Fork from this step…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Fork', exact: true }).click();
+    await page.getByText('forked from').waitFor();
+    assert.notEqual(page.url().split('?')[0].split('/').at(-1), done.workflowId);
+    await page.getByText(/Succeeded in|Failed in/).waitFor({ timeout: 60_000 });
+    await page.getByRole('link', { name: 'Compare', exact: true }).click();
+    await page.getByText(/differ/).first().waitFor();
+    await page.getByText('end', { exact: true }).waitFor();
+  });
+
+  it('cancels what runs, resumes it, and deletes it', async () => {
+    start('slow', { rate: 1, stepMs: 4_000 });
+    await healthy('slow');
+    const running = await eventually('a workflow runs slowly', async () => {
+      const found = await search({ status: ['PENDING'], executorId: ['slow'], limit: 1, sortDesc: true });
+      return found[0];
+    });
+    await page.goto(path(`/workflows/${encodeURIComponent(running.workflowId)}`));
+    await page.getByText(/Running on slow/).waitFor();
+    await page.keyboard.press('c');
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel the workflow' }).click();
+    await page.getByText('Cancel requested').waitFor();
+    await page.getByText(/^Cancelled /).waitFor();
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click();
+    await page.getByText(/^(Running|Waiting|Succeeded)/).waitFor();
+    await page.getByText(/^(Succeeded|Failed)/).waitFor({ timeout: 90_000 });
+    await page.getByRole('button', { name: 'More actions' }).click();
+    await page.getByRole('menuitem', { name: 'Delete…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await page.waitForURL('**/workflows');
+    assert.deepEqual(await search({ workflowIds: [running.workflowId] }), []);
+  });
+
+  it('cancels a selection, after showing what it is', async () => {
+    await page.goto(path('/workflows?status=PENDING'));
+    await page.getByRole('checkbox', { name: /^Select/ }).nth(1).waitFor();
+    await page.keyboard.press('j');
+    await page.keyboard.press('x');
+    await page.keyboard.press('j');
+    await page.keyboard.press('x');
+    await page.getByRole('toolbar').getByText('2 selected').waitFor();
+    await page.getByRole('toolbar').getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: /Cancel them|Close/ }).first().waitFor();
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel them' }).click();
+    await page.getByText(/workflows? cancelled/).first().waitFor();
+  });
+
+  it('puts stranded work first, and assigns it to another version', async () => {
+    start('older', { version: OLD, first: 4, rate: 0.01, stepMs: 60_000 });
+    await healthy('older');
+    await eventually('it has begun', async () => (await search({ appVersion: [OLD], status: ['PENDING'] })).length > 0);
+    executors.older.kill('SIGKILL');
+    await page.goto(path('/recovery'));
+    const card = page.getByRole('article', { name: 'Stranded: older' });
+    await card.getByText(`No connected executor runs version ${OLD}`).waitFor({ timeout: 60_000 });
+    await page.getByRole('link', { name: /^Recovery/ }).getByText('1').waitFor();
+    await card.getByRole('button', { name: 'Assign to a version…' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByText(/workflows? it is about/).waitFor();
+    await dialog.getByRole('button', { name: 'Assign' }).click();
+    await card.waitFor({ state: 'detached', timeout: 60_000 });
+    await eventually('it was taken', async () =>
+      (await recoveries('?executorId=older')).some((each) => each.status === 'RECOVERED'),
+    );
+  });
+
+  it('gives work up when told to, with a reason', async () => {
+    start('older-2', { version: OLD, first: 2, rate: 0.01, stepMs: 60_000 });
+    await healthy('older-2');
+    await eventually('it has begun', async () => (await search({ executorId: ['older-2'], status: ['PENDING'] })).length > 0);
+    executors['older-2'].kill('SIGKILL');
+    await page.goto(path('/recovery'));
+    const card = page.getByRole('article', { name: 'Stranded: older-2' });
+    await card.getByRole('button', { name: 'Abandon…' }).click({ timeout: 60_000 });
+    const verb = page.getByRole('dialog').getByRole('button', { name: 'Abandon' });
+    assert(await verb.isDisabled());
+    await page.getByRole('dialog').getByLabel('Reason').fill('an experiment');
+    await verb.click();
+    await card.waitFor({ state: 'detached' });
+    assert.equal((await recoveries('?executorId=older-2'))[0].status, 'ABANDONED');
+  });
+
+  it('shows what each version holds', async () => {
+    await page.goto(path('/versions'));
+    await page.getByRole('row', { name: new RegExp(`^${V1}`) }).waitFor();
+    await page.getByRole('row', { name: new RegExp(`^${OLD}`) }).waitFor();
+  });
+
+  it('makes, renames and revokes keys', async () => {
+    await page.goto('/keys');
+    await page.getByRole('button', { name: 'New key' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('Name').fill('reader');
+    await dialog.getByText('see applications, executors').click();
+    await dialog.getByRole('button', { name: 'Make the key' }).click();
+    const secret = (await page.getByRole('dialog').locator('pre').textContent()).trim();
+    assert.match(secret, /^dbos_/);
+    await page.getByRole('button', { name: 'I have copied it' }).click();
+    const row = page.getByRole('row', { name: /^reader/ });
+    await row.getByText('application.read').waitFor();
+    await row.getByRole('button', { name: 'Rename' }).click();
+    await page.getByRole('dialog').getByLabel('New name').fill('auditor');
+    await page.getByRole('dialog').getByRole('button', { name: 'Rename' }).click();
+    const renamed = page.getByRole('row', { name: /^auditor/ });
+    await renamed.getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await renamed.waitFor({ state: 'detached' });
+    const answer = await fetch(`${server.url}/v2/orgs/local/apps`, { headers: { Authorization: `Bearer ${secret}` } });
+    assert.equal(answer.status, 401);
+  });
+
+  it('shows hostile content as text', async () => {
+    const [victim] = await search({ status: ['SUCCESS'], limit: 1 });
+    const hostile = '<img src=x onerror="window.owned=1">\u202Egnirts\u202C"\'><script>window.owned=1</script>';
+    server.sql(
+      'UPDATE workflow_status SET name = ?, authenticated_user = ?, inputs = ? WHERE workflow_uuid = ?',
+      hostile,
+      hostile,
+      JSON.stringify({ [hostile]: hostile, big: 'x'.repeat(1_000_000) }),
+      victim.workflowId,
+    );
+    await page.goto(path(`/workflows?id=${victim.workflowId}`));
+    await page.getByText('<img src=x').first().waitFor();
+    await page.goto(path(`/workflows/${encodeURIComponent(victim.workflowId)}?tab=values`));
+    await page.getByRole('heading', { name: hostile }).waitFor();
+    await page.getByRole('region', { name: 'Input', exact: true }).getByText('<img src=x').first().waitFor();
+    await page.goto(path(`/workflows/${encodeURIComponent(victim.workflowId)}?tab=graph`));
+    await page.getByText('<img src=x').nth(1).waitFor();
+    assert.equal(await page.evaluate(() => window.owned), undefined);
+    assert.equal(await page.locator('main img').count(), 0);
+  });
+
+  it('jumps with the palette and lists its keys', async () => {
+    await page.goto('/');
+    await page.keyboard.press('Control+k');
+    await page.getByRole('combobox', { name: /Page, application/ }).fill(APP);
+    await page.keyboard.press('Enter');
+    await page.waitForURL(`**${path('')}`);
+    await page.keyboard.press('g');
+    await page.keyboard.press('e');
+    await page.waitForURL(`**${path('/executors')}`);
+    await page.keyboard.press('?');
+    await page.getByRole('dialog', { name: 'Keyboard' }).waitFor();
+    await page.keyboard.press('Escape');
+  });
+
+  it('raised no error in any of this', () => {
+    assert.deepEqual(tab.faults, []);
+  });
+
+  for (const theme of ['light', 'dark']) {
+    it(`is accessible on every page, ${theme}`, async () => {
+      const [shown] = await search({ status: ['SUCCESS'], limit: 1, sortDesc: true });
+      const id = encodeURIComponent(shown.workflowId);
+      const pages = {
+        fleet: ['/', 'Fleet'],
+        register: ['/new', 'Register an application'],
+        overview: [path(''), APP],
+        workflows: [path('/workflows'), 'Workflows'],
+        filtered: [path('/workflows?status=SUCCESS&since=24h'), 'Workflows'],
+        'no-match': [path('/workflows?name=nothing'), 'Workflows'],
+        workflow: [path(`/workflows/${id}?step=1`), /checkout/],
+        values: [path(`/workflows/${id}?tab=values`), /checkout/],
+        exchange: [path(`/workflows/${id}?tab=exchange`), /checkout/],
+        lineage: [path(`/workflows/${id}?tab=graph`), /checkout/],
+        fields: [path(`/workflows/${id}?tab=raw`), /checkout/],
+        recovery: [path('/recovery'), 'Recovery'],
+        executors: [path('/executors'), 'Executors'],
+        versions: [path('/versions'), 'Versions'],
+        connect: [path('/connect'), 'Connect an executor'],
+        settings: [path('/settings'), 'Settings'],
+        keys: ['/keys', 'API keys'],
+      };
+      const own = await openTab(browser, { url: server.url, key: server.adminKey, theme });
+      const found = {};
+      for (const [name, [address, heading]] of Object.entries(pages)) {
+        await own.page.goto(address);
+        await own.page.getByRole('heading', { level: 1, name: heading }).waitFor();
+        await own.page.getByRole('status', { name: 'Loading' }).first().waitFor({ state: 'detached' });
+        await own.page.screenshot({ path: join(ARTIFACTS, `${name}-${theme}.png`) });
+        const faults = await accessibilityFaults(own.page);
+        if (faults.length > 0) found[name] = faults;
+      }
+      assert.deepEqual(found, {});
+      assert.deepEqual(own.faults, []);
+      await own.close();
+    });
+  }
+
+  it('fits a phone where it is asked whether something burns', async () => {
+    const own = await openTab(browser, { url: server.url, key: server.adminKey, theme: 'dark' });
+    await own.page.setViewportSize({ width: 390, height: 800 });
+    for (const [name, address] of [
+      ['fleet', '/'],
+      ['overview', path('')],
+      ['recovery', path('/recovery')],
+    ]) {
+      await own.page.goto(address);
+      await own.page.getByRole('heading', { level: 1 }).waitFor();
+      assert.equal(await own.page.evaluate(() => document.documentElement.scrollWidth), 390, name);
+      await own.page.screenshot({ path: join(ARTIFACTS, `${name}-phone.png`) });
+    }
+    await own.page.getByRole('button', { name: 'Navigation' }).click();
+    await own.page.getByRole('dialog', { name: 'Navigation' }).getByRole('link', { name: 'Executors' }).click();
+    await own.page.waitForURL(`**${path('/executors')}`);
+    await own.close();
+  });
+
+  it('loads the fleet with less than 300 kB', async () => {
+    const own = await openTab(browser, { url: server.url, key: server.adminKey });
+    const session = await own.context.newCDPSession(own.page);
+    await session.send('Network.enable');
+    let bytes = 0;
+    session.on('Network.loadingFinished', (event) => {
+      bytes += event.encodedDataLength;
+    });
+    await own.page.goto('/');
+    await own.page.getByRole('row', { name: new RegExp(APP) }).waitFor();
+    console.log(`first load of the fleet: ${Math.round(bytes / 1_000)} kB`);
+    assert(bytes < 300_000, `${bytes} bytes`);
+    await own.close();
+  });
+
+  it('tells a missing executor, a missing server and an empty list apart', async () => {
+    for (const executor of server.executors) executor.kill('SIGKILL');
+    const own = await openTab(browser, { url: server.url, key: server.adminKey, expected: [503] });
+    await own.page.goto(path('/workflows'));
+    await own.page.getByText('No executor is connected').waitFor();
+    await own.page.screenshot({ path: join(ARTIFACTS, 'not-connected-light.png') });
+    start('again');
+    await own.page.getByRole('row').nth(2).waitFor({ timeout: 60_000 });
+    await own.page.context().setOffline(true);
+    await own.page.getByText('The server does not answer: this is what it said last').waitFor({ timeout: 60_000 });
+    await own.page.getByRole('button', { name: 'Reconnecting' }).waitFor({ timeout: 60_000 });
+    await own.page.context().setOffline(false);
+    await own.page.getByRole('button', { name: 'Live' }).waitFor({ timeout: 60_000 });
+    await own.close();
+  });
+});
