@@ -221,9 +221,7 @@ enum Backend {
 impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
-            Pool::Postgres(pool) => {
-                Self::Postgres(postgres::Writer::new(pool.clone(), db.prefix()))
-            }
+            Pool::Postgres(pool) => Self::Postgres(postgres::Writer::new(pool, db.prefix())),
             Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
         }
     }
