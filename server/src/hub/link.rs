@@ -24,8 +24,6 @@ use super::outbox::{CallError, Incoming, Manners, Outbox, Outgoing, Priority};
 const LARGE: usize = 256 << 10;
 /// So much garbage in a row and the connection ends.
 const GARBAGE: u32 = 50;
-/// A request given up so long ago holds its place no longer.
-const LOST_AFTER: Duration = Duration::from_secs(600);
 /// A close frame gets so long to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -260,7 +258,7 @@ impl Link {
                     }
                 }
             }
-            self.outbox().forget_lost(Instant::now().checked_sub(LOST_AFTER).unwrap_or(self.opened));
+            self.outbox().forget_lost(Instant::now());
             let asked = Instant::now();
             let answer = probe().await;
             let unresponsive = matches!(answer, Err(CallError::TimedOut | CallError::NotSent(_)))

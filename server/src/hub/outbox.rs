@@ -3,7 +3,7 @@
 //! No I/O and no clock in here: the session's tasks own the socket and tell the time.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::oneshot;
@@ -19,6 +19,9 @@ const OUTSTANDING_OTHERS: usize = 6;
 const OUTSTANDING_OTHERS_IN_ORDER: usize = 3;
 /// Periodic work holds at most so many.
 const OUTSTANDING_PERIODIC: usize = 1;
+/// A request given up so long ago holds its place no longer; a probe sooner.
+const LOST_AFTER: Duration = Duration::from_secs(600);
+const PROBE_LOST_AFTER: Duration = Duration::from_secs(60);
 /// At most so many requests wait on one socket.
 const WAITING: usize = 1024;
 
@@ -218,10 +221,18 @@ impl Outbox {
         None
     }
 
-    /// Forgets requests that were given up and sent before `before`: an executor that handles
-    /// requests side by side may never answer them, and each holds a place.
-    pub(super) fn forget_lost(&mut self, before: Instant) {
-        self.sent.retain(|_, sent| sent.reply.is_some() || sent.at > before);
+    /// Forgets requests that were given up long ago: an executor that handles requests side by side
+    /// may never answer them, and each holds a place. One that handles them in order will answer a
+    /// probe, or is still busy with what came before it.
+    pub(super) fn forget_lost(&mut self, now: Instant) {
+        let in_order = self.manners.in_order;
+        self.sent.retain(|_, sent| {
+            let patience = match sent.priority {
+                Priority::Probe if !in_order => PROBE_LOST_AFTER,
+                _ => LOST_AFTER,
+            };
+            sent.reply.is_some() || now.duration_since(sent.at) < patience
+        });
     }
 
     /// A message too large to read arrived and ends the connection: the oldest request is taken to
@@ -358,6 +369,26 @@ mod tests {
         assert_eq!(outbox.answer("b", Some("list_workflows"), "{}".into()), Incoming::Answer);
         assert!(b.try_recv().unwrap().is_ok());
         assert_eq!(outbox.outstanding(), 0);
+    }
+
+    #[test]
+    fn what_is_never_answered_does_not_hold_its_place_for_ever() {
+        let mut outbox = Outbox::default();
+        let lost = [("one", Priority::Probe), ("two", Priority::Probe), ("read", Priority::Read)];
+        let waiting = lost.map(|(id, priority)| outbox.push(outgoing(id, priority)).unwrap());
+        let sent = Instant::now();
+        assert_eq!(drain(&mut outbox).len(), 3);
+        for (id, _) in lost {
+            assert!(outbox.give_up(id).is_some());
+        }
+        drop(waiting);
+        let mut probe = outbox.push(outgoing("again", Priority::Probe)).unwrap();
+        assert!(drain(&mut outbox).is_empty());
+        outbox.forget_lost(sent + PROBE_LOST_AFTER + Duration::from_secs(1));
+        assert_eq!(drain(&mut outbox), ["again"]);
+        assert!(probe.try_recv().is_err(), "it waits for its answer");
+        outbox.forget_lost(sent + LOST_AFTER + Duration::from_secs(1));
+        assert_eq!(outbox.outstanding(), 1);
     }
 
     #[test]

@@ -218,7 +218,13 @@ async fn an_unresponsive_executor_is_routed_around_and_not_recovered() {
     assert!(began.elapsed() < Duration::from_secs(10), "requests went to the wedged one");
     assert!(fake.received("list_workflows").is_empty());
     assert_eq!(workflows.pending("wedged", "v1"), 1, "it may still be working");
+    // It comes to itself and answers what had piled up.
     wedged.store(false, Ordering::SeqCst);
+    for late in fake.received("executor_info").into_iter().skip(1) {
+        let answer = json!({"type": late["type"], "request_id": late["request_id"], "executor_id": "wedged",
+            "application_version": "v1"});
+        fake.send(Message::text(answer.to_string()));
+    }
     unresponsive(false).await;
     assert!(server.recoveries("shop").await.is_empty());
 }
