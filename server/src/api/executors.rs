@@ -62,7 +62,9 @@ impl From<ExecutorRow> for Executor {
             created_at: Timestamp::from_ms(row.created_at),
             dbos_version: row.sdk_version,
             executor_id: row.key.executor_id,
-            executor_metadata: row.metadata.and_then(|text| serde_json::from_str(&text).ok()),
+            executor_metadata: row
+                .metadata
+                .and_then(|text| serde_json::from_str(&text).ok()),
             host_id: row.instance_id,
             hostname: row.hostname,
             language: row.language,
@@ -98,7 +100,10 @@ pub struct EvictExecutorInputBody {
     tag = "Executors", params(AppPath),
     responses((status = 200, description = "OK", body = [Executor])),
     extensions(("x-segno-permission" = json!("application.read"))))]
-async fn list_executors(State(state): State<AppState>, App(app): App) -> Result<Json<Vec<Executor>>, Problem> {
+async fn list_executors(
+    State(state): State<AppState>,
+    App(app): App,
+) -> Result<Json<Vec<Executor>>, Problem> {
     let rows = state.store.executors(&app.id).await?;
     Ok(Json(rows.into_iter().map(Executor::from).collect()))
 }
@@ -122,12 +127,17 @@ async fn evict_executor(
 ) -> Result<StatusCode, Problem> {
     audit.detail("executor_id", path.executor_id.clone());
     audit.detail("reason", body.reason.clone());
-    let evicted = state.recovery.evict(&app.id, &path.executor_id, &body.reason).await;
+    let evicted = state
+        .recovery
+        .evict(&app.id, &path.executor_id, &body.reason)
+        .await;
     evicted.map_err(|error| refused(error, "executor", &path.executor_id))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The operations of this page.
 pub fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_executors)).routes(routes!(evict_executor))
+    OpenApiRouter::new()
+        .routes(routes!(list_executors))
+        .routes(routes!(evict_executor))
 }

@@ -182,7 +182,8 @@ async fn get_recovery(
     Path(path): Path<RecoveryPath>,
 ) -> Result<Object<Recovery>, Problem> {
     let record = state.store.recovery(&app.id, &path.recovery_id).await?;
-    let record = record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
+    let record =
+        record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
     Ok(Object(record.into()))
 }
 
@@ -205,10 +206,14 @@ async fn assign_recovery(
 ) -> Result<(StatusCode, Object<Recovery>), Problem> {
     audit.detail("recovery_id", path.recovery_id.clone());
     audit.detail("app_version", body.app_version.clone());
-    let assigned = state.recovery.assign(&app.id, &path.recovery_id, &body.app_version).await;
+    let assigned = state
+        .recovery
+        .assign(&app.id, &path.recovery_id, &body.app_version)
+        .await;
     assigned.map_err(|error| refused(error, "recovery", &path.recovery_id))?;
     let record = state.store.recovery(&app.id, &path.recovery_id).await?;
-    let record = record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
+    let record =
+        record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
     Ok((StatusCode::ACCEPTED, Object(record.into())))
 }
 
@@ -230,10 +235,14 @@ async fn abandon_recovery(
 ) -> Result<Object<Recovery>, Problem> {
     audit.detail("recovery_id", path.recovery_id.clone());
     audit.detail("reason", body.reason.clone());
-    let abandoned = state.recovery.abandon(&app.id, &path.recovery_id, &body.reason).await;
+    let abandoned = state
+        .recovery
+        .abandon(&app.id, &path.recovery_id, &body.reason)
+        .await;
     abandoned.map_err(|error| refused(error, "recovery", &path.recovery_id))?;
     let record = state.store.recovery(&app.id, &path.recovery_id).await?;
-    let record = record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
+    let record =
+        record.ok_or_else(|| refused(OrderError::NotFound, "recovery", &path.recovery_id))?;
     Ok(Object(record.into()))
 }
 

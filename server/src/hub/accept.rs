@@ -28,7 +28,10 @@ pub fn routes() -> Router<AppState> {
 async fn connect(State(state): State<AppState>, request: Request) -> Response {
     match target(request.uri().path(), true) {
         Some((app, key)) => accept(state, request, app, key).await,
-        None => refuse(StatusCode::BAD_REQUEST, "the application or key in the path is not UTF-8"),
+        None => refuse(
+            StatusCode::BAD_REQUEST,
+            "the application or key in the path is not UTF-8",
+        ),
     }
 }
 
@@ -52,7 +55,10 @@ async fn accept(state: AppState, request: Request, app: String, key: String) -> 
     };
     if state.shutdown.is_cancelled() {
         metrics.websocket_refused("shutting_down");
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is shutting down",
+        );
     }
     if state.hub.inner.penalties.is_refused(&place, Instant::now()) {
         metrics.websocket_refused("penalty");
@@ -63,7 +69,11 @@ async fn accept(state: AppState, request: Request, app: String, key: String) -> 
     }
     let deadline = state.hub.inner.options.handshake_deadline;
     let peer = (!address.is_unspecified()).then_some(address);
-    let admission = timeout(deadline, state.auth.websocket(&state.store, &app, &key, peer)).await;
+    let admission = timeout(
+        deadline,
+        state.auth.websocket(&state.store, &app, &key, peer),
+    )
+    .await;
     drop(key);
     let (app, key_id) = match admission {
         Ok(Ok(admitted)) => admitted,
@@ -74,7 +84,10 @@ async fn accept(state: AppState, request: Request, app: String, key: String) -> 
         }
         Err(_) => {
             metrics.websocket_refused("unavailable");
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server's database is slow; try again");
+            return refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server's database is slow; try again",
+            );
         }
     };
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &state).await {
@@ -108,7 +121,12 @@ fn note_refusal(app: &str, address: IpAddr, reason: &str) {
 /// A status and a short text with a length: a body that is not UTF-8, or has no end, stops some SDKs
 /// for good.
 fn refuse(status: StatusCode, text: &'static str) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        text,
+    )
+        .into_response()
 }
 
 fn hash(key: &str) -> [u8; 16] {
@@ -130,7 +148,12 @@ fn segments(path: &str, upgrade: bool) -> Option<(&str, &str)> {
 /// Application and key of a path, decoded.
 fn target(path: &str, upgrade: bool) -> Option<(String, String)> {
     let (app, key) = segments(path, upgrade)?;
-    let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
+    let decode = |text: &str| {
+        percent_decode_str(text)
+            .decode_utf8()
+            .ok()
+            .map(|text| text.into_owned())
+    };
     Some((decode(app)?, decode(key)?))
 }
 
@@ -168,11 +191,26 @@ mod tests {
 
     #[test]
     fn other_paths_pass() {
-        for path in ["/", "/websocket", "/websocket/shop", "/websockets/shop/k", "/v2/orgs/local"] {
+        for path in [
+            "/",
+            "/websocket",
+            "/websocket/shop",
+            "/websockets/shop/k",
+            "/v2/orgs/local",
+        ] {
             assert_eq!(read(path), None, "{path}");
         }
-        assert_eq!(canonical_path("/v2/orgs/local/apps/websocket/workflows/w", false), None);
-        assert_eq!(canonical_path("/conductor/v2/orgs/local/apps/websocket/workflows/w", false), None);
-        assert_eq!(canonical_path("/x/websocket/a/b/", false), Some("/websocket/a/b".to_owned()));
+        assert_eq!(
+            canonical_path("/v2/orgs/local/apps/websocket/workflows/w", false),
+            None
+        );
+        assert_eq!(
+            canonical_path("/conductor/v2/orgs/local/apps/websocket/workflows/w", false),
+            None
+        );
+        assert_eq!(
+            canonical_path("/x/websocket/a/b/", false),
+            Some("/websocket/a/b".to_owned())
+        );
     }
 }

@@ -24,7 +24,10 @@ impl Cuts {
     /// Whether the application or key was cut off after `opened`.
     pub(super) fn was_cut(&self, app_id: &str, key_id: Option<&str>, opened: Instant) -> bool {
         let at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        [Some(app_id), key_id].into_iter().flatten().any(|id| at.get(id).is_some_and(|at| *at >= opened))
+        [Some(app_id), key_id]
+            .into_iter()
+            .flatten()
+            .any(|id| at.get(id).is_some_and(|at| *at >= opened))
     }
 }
 
@@ -39,7 +42,10 @@ impl Evictions {
         let mut all = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         all.retain(|_, until| *until > now);
-        all.insert((key.0.to_owned(), key.1.to_owned(), key.2.to_owned()), until);
+        all.insert(
+            (key.0.to_owned(), key.1.to_owned(), key.2.to_owned()),
+            until,
+        );
     }
 
     pub(super) fn is_evicted(&self, key: (&str, &str, &str), now: Instant) -> bool {

@@ -112,7 +112,10 @@ impl Link {
 
         let link = Arc::new(Self::new());
         let (sink, stream) = socket.split();
-        let reader = link.clone().read(stream, options.read_deadline).instrument(span.clone());
+        let reader = link
+            .clone()
+            .read(stream, options.read_deadline)
+            .instrument(span.clone());
         let writer = link.clone().write(sink, options.clone()).instrument(span);
         let both = link.clone();
         tokio::spawn(async move {
@@ -288,7 +291,10 @@ impl Link {
                 Ok(Some(Err(error))) => self.broken(error),
                 Ok(Some(Ok(message))) => {
                     let elapsed = self.opened.elapsed().as_millis();
-                    self.last_frame.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    self.last_frame.store(
+                        u64::try_from(elapsed).unwrap_or(u64::MAX),
+                        Ordering::Relaxed,
+                    );
                     match message {
                         Message::Text(text) => self.clone().text(text).await,
                         Message::Binary(data) => self.garbage("a binary frame", data.len()),
@@ -355,11 +361,16 @@ impl Link {
             Ok(envelope) => envelope,
             Err(error) => {
                 tracing::debug!(%error, "unreadable message");
-                return self.garbage("a message that is not JSON or has no request_id", text.len());
+                return self.garbage(
+                    "a message that is not JSON or has no request_id",
+                    text.len(),
+                );
             }
         };
         let length = text.len();
-        let incoming = self.outbox().answer(&envelope.request_id, envelope.r#type.as_deref(), text);
+        let incoming = self
+            .outbox()
+            .answer(&envelope.request_id, envelope.r#type.as_deref(), text);
         match incoming {
             Incoming::Answer | Incoming::Late => {
                 self.health().last_answer = Instant::now();
@@ -369,7 +380,9 @@ impl Link {
                 }
             }
             Incoming::Unknown => self.garbage("an answer to no request of ours", length),
-            Incoming::WrongType => self.garbage("an answer of another type than its question", length),
+            Incoming::WrongType => {
+                self.garbage("an answer of another type than its question", length)
+            }
         }
         // A place became free.
         self.wake.notify_one();

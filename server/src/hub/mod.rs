@@ -226,7 +226,12 @@ impl Hub {
 
     /// The connected executors of an application.
     pub fn sessions(&self, app_id: &str) -> Vec<SessionInfo> {
-        self.inner.registry.of_app(app_id).iter().map(|session| session.info()).collect()
+        self.inner
+            .registry
+            .of_app(app_id)
+            .iter()
+            .map(|session| session.info())
+            .collect()
     }
 
     /// Closes every session of an application: it was deleted.
@@ -250,7 +255,9 @@ impl Hub {
     /// Refuses an executor, its id with this version, for so long, and closes its session.
     pub fn evict(&self, app_id: &str, executor_id: &str, version: &str, refused: Duration) {
         let until = std::time::Instant::now() + refused;
-        self.inner.evictions.evict((app_id, executor_id, version), until);
+        self.inner
+            .evictions
+            .evict((app_id, executor_id, version), until);
         if let Some(session) = self.inner.registry.find(app_id, executor_id, version) {
             session.close("evicted by an operator");
         }
@@ -265,7 +272,10 @@ impl Hub {
 
     /// Whether this executor, of this version, is connected here.
     pub fn is_connected(&self, app_id: &str, executor_id: &str, version: &str) -> bool {
-        self.inner.registry.find(app_id, executor_id, version).is_some()
+        self.inner
+            .registry
+            .find(app_id, executor_id, version)
+            .is_some()
     }
 
     /// The application's latest version by its executors' word, cached for seconds.

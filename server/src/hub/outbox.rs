@@ -126,23 +126,34 @@ impl Outbox {
     }
 
     /// Lets a request wait for its turn. The receiver gets the answer, or why there is none.
-    pub(super) fn push(&mut self, outgoing: Outgoing) -> Result<oneshot::Receiver<Answer>, CallError> {
+    pub(super) fn push(
+        &mut self,
+        outgoing: Outgoing,
+    ) -> Result<oneshot::Receiver<Answer>, CallError> {
         if self.closed {
             return Err(CallError::NotSent("the connection had ended"));
         }
         if self.waiting.len() >= WAITING {
-            return Err(CallError::NotSent("too many requests wait for this executor"));
+            return Err(CallError::NotSent(
+                "too many requests wait for this executor",
+            ));
         }
         self.sequence += 1;
         let (reply, receiver) = oneshot::channel();
-        self.waiting.insert((outgoing.priority, self.sequence), Waiting { outgoing, reply });
+        self.waiting.insert(
+            (outgoing.priority, self.sequence),
+            Waiting { outgoing, reply },
+        );
         Ok(receiver)
     }
 
     /// The next frame to write, if one may be sent now. It counts as sent from here on.
     pub(super) fn next(&mut self, now: Instant) -> Option<String> {
         loop {
-            let (&key, waiting) = self.waiting.iter().find(|(_, waiting)| self.may_send(&waiting.outgoing))?;
+            let (&key, waiting) = self
+                .waiting
+                .iter()
+                .find(|(_, waiting)| self.may_send(&waiting.outgoing))?;
             let abandoned = waiting.reply.is_closed();
             let Waiting { outgoing, reply } = self.waiting.remove(&key)?;
             if abandoned {
@@ -163,12 +174,20 @@ impl Outbox {
 
     fn may_send(&self, outgoing: &Outgoing) -> bool {
         if self.manners.exclusive_export {
-            let exporting = self.sent.values().any(|sent| sent.message == "export_workflow");
+            let exporting = self
+                .sent
+                .values()
+                .any(|sent| sent.message == "export_workflow");
             if exporting || (outgoing.message == "export_workflow" && !self.sent.is_empty()) {
                 return false;
             }
         }
-        let held = |from: Priority| self.sent.values().filter(|sent| sent.priority >= from).count();
+        let held = |from: Priority| {
+            self.sent
+                .values()
+                .filter(|sent| sent.priority >= from)
+                .count()
+        };
         let others = match self.manners.in_order {
             true => OUTSTANDING_OTHERS_IN_ORDER,
             false => OUTSTANDING_OTHERS,
@@ -186,14 +205,20 @@ impl Outbox {
     }
 
     /// Hands an incoming message to whoever asked.
-    pub(super) fn answer(&mut self, request_id: &str, message: Option<&str>, text: Utf8Bytes) -> Incoming {
+    pub(super) fn answer(
+        &mut self,
+        request_id: &str,
+        message: Option<&str>,
+        text: Utf8Bytes,
+    ) -> Incoming {
         let Some(sent) = self.sent.remove(request_id) else {
             return Incoming::Unknown;
         };
         if self.manners.in_order {
             // Those before it that nobody waits for will never be answered: Go stays silent where
             // it cannot read a request.
-            self.sent.retain(|_, other| other.reply.is_some() || other.order > sent.order);
+            self.sent
+                .retain(|_, other| other.reply.is_some() || other.order > sent.order);
         }
         let right_type = message.is_none_or(|message| message == sent.message);
         let Some(reply) = sent.reply.filter(|reply| !reply.is_closed()) else {
@@ -201,7 +226,9 @@ impl Outbox {
         };
         let answer = match right_type {
             true => Ok(text),
-            false => Err(CallError::Garbled("the answer has another type than the question")),
+            false => Err(CallError::Garbled(
+                "the answer has another type than the question",
+            )),
         };
         match (reply.send(answer), right_type) {
             (Err(_), _) => Incoming::Late,
@@ -217,7 +244,8 @@ impl Outbox {
             sent.reply = None;
             return Some(sent.at);
         }
-        self.waiting.retain(|_, waiting| waiting.outgoing.request_id != request_id);
+        self.waiting
+            .retain(|_, waiting| waiting.outgoing.request_id != request_id);
         None
     }
 
@@ -244,7 +272,10 @@ impl Outbox {
             .filter(|(_, sent)| sent.priority >= Priority::Mutation)
             .min_by_key(|(_, sent)| sent.order)
             .map(|(request_id, _)| request_id.clone());
-        if let Some(reply) = oldest.and_then(|id| self.sent.remove(&id)).and_then(|sent| sent.reply) {
+        if let Some(reply) = oldest
+            .and_then(|id| self.sent.remove(&id))
+            .and_then(|sent| sent.reply)
+        {
             // A caller that is gone needs no answer.
             let _ = reply.send(Err(CallError::TooLarge));
         }
@@ -254,7 +285,9 @@ impl Outbox {
     pub(super) fn close(&mut self) {
         self.closed = true;
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            let _ = waiting.reply.send(Err(CallError::NotSent("the connection ended")));
+            let _ = waiting
+                .reply
+                .send(Err(CallError::NotSent("the connection ended")));
         }
         for (_, sent) in self.sent.drain() {
             if let Some(reply) = sent.reply {
@@ -311,7 +344,10 @@ mod tests {
         .map(|(id, priority)| outbox.push(outgoing(id, priority)).unwrap())
         .into_iter()
         .collect();
-        assert_eq!(drain(&mut outbox), ["probe", "recover", "cancel", "read", "periodic"]);
+        assert_eq!(
+            drain(&mut outbox),
+            ["probe", "recover", "cancel", "read", "periodic"]
+        );
         drop(kept);
     }
 
@@ -320,19 +356,39 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut kept = Vec::new();
         for n in 0..20 {
-            kept.push(outbox.push(outgoing(&format!("read{n}"), Priority::Read)).unwrap());
-            kept.push(outbox.push(outgoing(&format!("recovery{n}"), Priority::Recovery)).unwrap());
-            kept.push(outbox.push(outgoing(&format!("probe{n}"), Priority::Probe)).unwrap());
+            kept.push(
+                outbox
+                    .push(outgoing(&format!("read{n}"), Priority::Read))
+                    .unwrap(),
+            );
+            kept.push(
+                outbox
+                    .push(outgoing(&format!("recovery{n}"), Priority::Recovery))
+                    .unwrap(),
+            );
+            kept.push(
+                outbox
+                    .push(outgoing(&format!("probe{n}"), Priority::Probe))
+                    .unwrap(),
+            );
         }
         // Recovery first, and whatever waits there are never more than eight and two probes.
         assert!(drain(&mut outbox).len() <= OUTSTANDING + PROBES);
 
         let mut outbox = Outbox::default();
         for n in 0..20 {
-            kept.push(outbox.push(outgoing(&format!("read{n}"), Priority::Read)).unwrap());
+            kept.push(
+                outbox
+                    .push(outgoing(&format!("read{n}"), Priority::Read))
+                    .unwrap(),
+            );
         }
         assert_eq!(drain(&mut outbox).len(), OUTSTANDING_OTHERS);
-        kept.push(outbox.push(outgoing("recover", Priority::Recovery)).unwrap());
+        kept.push(
+            outbox
+                .push(outgoing("recover", Priority::Recovery))
+                .unwrap(),
+        );
         assert_eq!(drain(&mut outbox), ["recover"]);
     }
 
@@ -344,9 +400,15 @@ mod tests {
         assert!(outbox.give_up("a").is_some());
         drop(receiver);
         assert_eq!(outbox.outstanding(), 1);
-        assert_eq!(outbox.answer("a", Some("list_workflows"), "{}".into()), Incoming::Late);
+        assert_eq!(
+            outbox.answer("a", Some("list_workflows"), "{}".into()),
+            Incoming::Late
+        );
         assert_eq!(outbox.outstanding(), 0);
-        assert_eq!(outbox.answer("a", Some("list_workflows"), "{}".into()), Incoming::Unknown);
+        assert_eq!(
+            outbox.answer("a", Some("list_workflows"), "{}".into()),
+            Incoming::Unknown
+        );
     }
 
     #[test]
@@ -366,7 +428,10 @@ mod tests {
         drain(&mut outbox);
         outbox.give_up("a");
         drop(a);
-        assert_eq!(outbox.answer("b", Some("list_workflows"), "{}".into()), Incoming::Answer);
+        assert_eq!(
+            outbox.answer("b", Some("list_workflows"), "{}".into()),
+            Incoming::Answer
+        );
         assert!(b.try_recv().unwrap().is_ok());
         assert_eq!(outbox.outstanding(), 0);
     }
@@ -374,7 +439,11 @@ mod tests {
     #[test]
     fn what_is_never_answered_does_not_hold_its_place_for_ever() {
         let mut outbox = Outbox::default();
-        let lost = [("one", Priority::Probe), ("two", Priority::Probe), ("read", Priority::Read)];
+        let lost = [
+            ("one", Priority::Probe),
+            ("two", Priority::Probe),
+            ("read", Priority::Read),
+        ];
         let waiting = lost.map(|(id, priority)| outbox.push(outgoing(id, priority)).unwrap());
         let sent = Instant::now();
         assert_eq!(drain(&mut outbox).len(), 3);
@@ -404,7 +473,9 @@ mod tests {
         assert_eq!(drain(&mut outbox), ["read"]);
         outbox.answer("read", None, "{}".into());
         assert_eq!(drain(&mut outbox), ["export"]);
-        let _c = outbox.push(outgoing("recover", Priority::Recovery)).unwrap();
+        let _c = outbox
+            .push(outgoing("recover", Priority::Recovery))
+            .unwrap();
         assert!(drain(&mut outbox).is_empty());
         outbox.answer("export", None, "{}".into());
         assert_eq!(drain(&mut outbox), ["recover"]);
@@ -418,7 +489,10 @@ mod tests {
         let mut unsent = outbox.push(outgoing("b", Priority::Read)).unwrap();
         outbox.close();
         assert_eq!(sent.try_recv().unwrap().unwrap_err(), CallError::Lost);
-        assert!(matches!(unsent.try_recv().unwrap().unwrap_err(), CallError::NotSent(_)));
+        assert!(matches!(
+            unsent.try_recv().unwrap().unwrap_err(),
+            CallError::NotSent(_)
+        ));
         assert!(outbox.push(outgoing("c", Priority::Read)).is_err());
     }
 
@@ -428,7 +502,10 @@ mod tests {
         let mut a = outbox.push(outgoing("a", Priority::Read)).unwrap();
         let mut b = outbox.push(outgoing("b", Priority::Read)).unwrap();
         drain(&mut outbox);
-        assert_eq!(outbox.answer("a", Some("recovery"), "{}".into()), Incoming::WrongType);
+        assert_eq!(
+            outbox.answer("a", Some("recovery"), "{}".into()),
+            Incoming::WrongType
+        );
         assert!(matches!(a.try_recv().unwrap(), Err(CallError::Garbled(_))));
         assert!(b.try_recv().is_err());
     }

@@ -61,7 +61,11 @@ impl Registry {
         if let Some(elder) = &elder {
             state.remove(elder);
         }
-        state.by_app.entry(key.0.clone()).or_default().insert(session.serial(), session.clone());
+        state
+            .by_app
+            .entry(key.0.clone())
+            .or_default()
+            .insert(session.serial(), session.clone());
         state.by_key.insert(key, session.clone());
         match elder {
             Some(elder) => Bound::Replaced(elder),
@@ -78,14 +82,27 @@ impl Registry {
         }
     }
 
-    pub(super) fn find(&self, app_id: &str, executor_id: &str, version: &str) -> Option<Arc<Session>> {
-        let key = (app_id.to_owned(), executor_id.to_owned(), version.to_owned());
+    pub(super) fn find(
+        &self,
+        app_id: &str,
+        executor_id: &str,
+        version: &str,
+    ) -> Option<Arc<Session>> {
+        let key = (
+            app_id.to_owned(),
+            executor_id.to_owned(),
+            version.to_owned(),
+        );
         self.state().by_key.get(&key).cloned()
     }
 
     pub(super) fn of_app(&self, app_id: &str) -> Vec<Arc<Session>> {
         let state = self.state();
-        state.by_app.get(app_id).map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+        state
+            .by_app
+            .get(app_id)
+            .map(|sessions| sessions.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// All sessions, in the order in which they came.
@@ -96,7 +113,9 @@ impl Registry {
     }
 
     pub(super) fn take_departed(&self) -> Vec<Arc<Session>> {
-        std::mem::take(&mut self.state().departed).into_values().collect()
+        std::mem::take(&mut self.state().departed)
+            .into_values()
+            .collect()
     }
 }
 
@@ -105,7 +124,8 @@ impl State {
     /// too, so that the elder keeps its place while the other goes on trying.
     fn is_flapping(&mut self, key: &Key, now: Instant, window: Duration) -> bool {
         let recent = |at: &Instant| now.duration_since(*at) < window;
-        self.replacements.retain(|_, times| times.back().is_some_and(recent));
+        self.replacements
+            .retain(|_, times| times.back().is_some_and(recent));
         let times = self.replacements.entry(key.clone()).or_default();
         times.retain(recent);
         let flapping = times.len() >= FLAPPING;
@@ -131,5 +151,9 @@ impl State {
 
 fn key_of(session: &Session) -> Key {
     let identity = session.identity();
-    (session.app_id().to_owned(), identity.executor_id.clone(), identity.version.clone())
+    (
+        session.app_id().to_owned(),
+        identity.executor_id.clone(),
+        identity.version.clone(),
+    )
 }

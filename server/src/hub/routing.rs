@@ -63,7 +63,12 @@ pub(super) async fn request<M: Message>(
             app = app_name, message = M::TYPE, executor_id = %session.identity().executor_id,
             ?error, next, "a request failed"
         );
-        let error = error.describe(&session, asked.len(), hub.inner.options.max_message, M::TYPE);
+        let error = error.describe(
+            &session,
+            asked.len(),
+            hub.inner.options.max_message,
+            M::TYPE,
+        );
         if !next {
             return Err(error);
         }
@@ -72,14 +77,29 @@ pub(super) async fn request<M: Message>(
 }
 
 /// The latest version of an application: the first that any executor lists.
-pub(super) async fn latest_version(hub: &Hub, app_id: &str, app_name: &str) -> Result<String, HubError> {
+pub(super) async fn latest_version(
+    hub: &Hub,
+    app_id: &str,
+    app_name: &str,
+) -> Result<String, HubError> {
     if let Some(version) = hub.inner.latest.get(app_id) {
         return Ok(version);
     }
     let message = ListApplicationVersions::default();
-    let asking = Box::pin(request(hub, app_id, app_name, Target::AnyHealthy, &message, Class::Read));
+    let asking = Box::pin(request(
+        hub,
+        app_id,
+        app_name,
+        Target::AnyHealthy,
+        &message,
+        Class::Read,
+    ));
     let versions = asking.await?.output;
-    let Some(latest) = versions.into_iter().next().map(|version| version.version_name) else {
+    let Some(latest) = versions
+        .into_iter()
+        .next()
+        .map(|version| version.version_name)
+    else {
         return Err(HubError::NoAnswer {
             tried: 1,
             reason: "the executor lists no application version".to_owned(),
@@ -98,9 +118,12 @@ fn choose(
     asked: &HashSet<u64>,
 ) -> Result<Arc<Session>, HubError> {
     let mut candidates = match target {
-        Target::Executor { id, version } => {
-            hub.inner.registry.find(app_id, id, version).into_iter().collect()
-        }
+        Target::Executor { id, version } => hub
+            .inner
+            .registry
+            .find(app_id, id, version)
+            .into_iter()
+            .collect(),
         _ => hub.inner.registry.of_app(app_id),
     };
     candidates.retain(|session| !session.is_ending());
@@ -115,7 +138,10 @@ fn choose(
     candidates.retain(|session| {
         let (language, sdk_version) = release(session);
         let unknown = features::supports(language, sdk_version, message) == Some(false)
-            || hub.inner.features.is_unknown(language, sdk_version, message);
+            || hub
+                .inner
+                .features
+                .is_unknown(language, sdk_version, message);
         if unknown {
             too_old = Some(HubError::UnknownMessage {
                 r#type: message,
@@ -157,7 +183,9 @@ fn priority(message: &'static str, class: Class) -> Priority {
         ("executor_info", _) => Priority::Probe,
         ("recovery" | "exist_pending_workflows", _) => Priority::Recovery,
         ("get_metrics" | "retention", _) => Priority::Periodic,
-        ("get_workflow_aggregates" | "get_step_aggregates", Class::Background(_)) => Priority::Periodic,
+        ("get_workflow_aggregates" | "get_step_aggregates", Class::Background(_)) => {
+            Priority::Periodic
+        }
         (_, Class::Mutation { .. }) => Priority::Mutation,
         (message, Class::Background(_)) if !is_read(message) => Priority::Mutation,
         _ => Priority::Read,
@@ -168,7 +196,10 @@ fn priority(message: &'static str, class: Class) -> Priority {
 fn is_read(message: &str) -> bool {
     message.starts_with("get_")
         || message.starts_with("list_")
-        || matches!(message, "exist_pending_workflows" | "executor_info" | "export_workflow")
+        || matches!(
+            message,
+            "exist_pending_workflows" | "executor_info" | "export_workflow"
+        )
 }
 
 /// Why one executor gave no result.
@@ -201,14 +232,22 @@ impl Failure {
         }
     }
 
-    fn describe(self, session: &Session, tried: usize, limit: usize, message: &'static str) -> HubError {
+    fn describe(
+        self,
+        session: &Session,
+        tried: usize,
+        limit: usize,
+        message: &'static str,
+    ) -> HubError {
         let no_answer = |reason: String| HubError::NoAnswer {
             tried,
             reason: format!("executor {}: {reason}", session.identity().executor_id),
         };
         match self {
             Self::Call(CallError::NotSent(reason)) => no_answer(reason.to_owned()),
-            Self::Call(CallError::Lost) => no_answer("the connection ended before the answer".to_owned()),
+            Self::Call(CallError::Lost) => {
+                no_answer("the connection ended before the answer".to_owned())
+            }
             Self::Call(CallError::TimedOut) => no_answer("no answer in time".to_owned()),
             Self::Call(CallError::Garbled(reason)) => no_answer(reason.to_owned()),
             Self::Call(CallError::TooLarge) => HubError::TooLarge { limit },
@@ -251,7 +290,9 @@ async fn ask<M: Message>(
         Err(error) => Err(Failure::Call(error)),
     };
     let word = outcome.as_ref().map_or_else(Failure::outcome, |_| "ok");
-    hub.inner.metrics.executor_request(M::TYPE, word, began.elapsed());
+    hub.inner
+        .metrics
+        .executor_request(M::TYPE, word, began.elapsed());
     outcome
 }
 
@@ -263,7 +304,9 @@ async fn read_answer<M: Message>(
     let is_large = text.len() > LARGE;
     let decode = move || segno_protocol::decode_response::<M>(text.as_str());
     let reply = if is_large {
-        tokio::task::spawn_blocking(decode).await.map_err(|error| Failure::Unreadable(error.to_string()))?
+        tokio::task::spawn_blocking(decode)
+            .await
+            .map_err(|error| Failure::Unreadable(error.to_string()))?
     } else {
         decode()
     };
@@ -271,10 +314,14 @@ async fn read_answer<M: Message>(
     match reply.error_message.filter(|message| !message.is_empty()) {
         Some(message) if message == UNKNOWN_TYPE => {
             let (language, sdk_version) = release(session);
-            hub.inner.features.remember_unknown(language, sdk_version, M::TYPE);
+            hub.inner
+                .features
+                .remember_unknown(language, sdk_version, M::TYPE);
             Err(Failure::UnknownMessage)
         }
         Some(message) => Err(Failure::Remote(message)),
-        None => reply.body.ok_or_else(|| Failure::Unreadable("the answer has no content".to_owned())),
+        None => reply
+            .body
+            .ok_or_else(|| Failure::Unreadable("the answer has no content".to_owned())),
     }
 }

@@ -67,7 +67,6 @@ impl Session {
         &self.admitted.app_id
     }
 
-
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -178,11 +177,18 @@ impl Hub {
     fn admit(&self, session: &Arc<Session>, opened: Instant) -> bool {
         let inner = &self.inner;
         let (identity, admitted) = (&session.identity, &session.admitted);
-        if inner.cuts.was_cut(&admitted.app_id, admitted.key_id.as_deref(), opened) {
+        if inner
+            .cuts
+            .was_cut(&admitted.app_id, admitted.key_id.as_deref(), opened)
+        {
             session.close("the key was revoked or the application deleted");
             return false;
         }
-        let key = (admitted.app_id.as_str(), identity.executor_id.as_str(), identity.version.as_str());
+        let key = (
+            admitted.app_id.as_str(),
+            identity.executor_id.as_str(),
+            identity.version.as_str(),
+        );
         if inner.evictions.is_evicted(key, Instant::now()) {
             tracing::warn!(
                 app = %admitted.app_name, executor_id = %identity.executor_id, version = %identity.version,
@@ -230,9 +236,14 @@ impl Hub {
         let options = &self.inner.options;
         let (app, executor_id) = (&session.admitted.app_name, &session.identity.executor_id);
         let probe = || async {
-            call(&session.link, &ExecutorInfo::default(), Priority::Probe, options.info_deadline)
-                .await
-                .map(|_| ())
+            call(
+                &session.link,
+                &ExecutorInfo::default(),
+                Priority::Probe,
+                options.info_deadline,
+            )
+            .await
+            .map(|_| ())
         };
         let changed = |unresponsive: bool| {
             if unresponsive {
@@ -242,7 +253,10 @@ impl Hub {
             }
             self.inner.changed.notify_one();
         };
-        session.link.keep_probing(options.probe_every, probe, changed).await;
+        session
+            .link
+            .keep_probing(options.probe_every, probe, changed)
+            .await;
         let end = session.link.ended().await;
         self.inner.registry.unbind(session);
         self.inner.metrics.session(language(session), -1);
@@ -283,8 +297,12 @@ async fn introduce(hub: &Hub, link: &Link) -> Result<Identity, Refusal> {
     let text = call(link, &ExecutorInfo::default(), Priority::Probe, deadline)
         .await
         .map_err(Refusal::Unanswered)?;
-    let reply = segno_protocol::decode_response::<ExecutorInfo>(text.as_str()).map_err(Refusal::Unreadable)?;
-    if reply.error_message.is_some_and(|message| !message.is_empty()) {
+    let reply = segno_protocol::decode_response::<ExecutorInfo>(text.as_str())
+        .map_err(Refusal::Unreadable)?;
+    if reply
+        .error_message
+        .is_some_and(|message| !message.is_empty())
+    {
         return Err(Refusal::Failed);
     }
     let info = reply.body.ok_or(Refusal::Invalid("the answer is empty"))?;
@@ -294,7 +312,9 @@ async fn introduce(hub: &Hub, link: &Link) -> Result<Identity, Refusal> {
         return Err(Refusal::Invalid("executor_id is missing"));
     }
     if executor_id.len() > MAX_ID || executor_id.chars().any(char::is_control) {
-        return Err(Refusal::Invalid("executor_id must be 1 to 256 bytes without control characters"));
+        return Err(Refusal::Invalid(
+            "executor_id must be 1 to 256 bytes without control characters",
+        ));
     }
     if version.len() > MAX_VERSION || version.chars().any(char::is_control) {
         return Err(Refusal::Invalid(
@@ -305,7 +325,10 @@ async fn introduce(hub: &Hub, link: &Link) -> Result<Identity, Refusal> {
         executor_id,
         version,
         hostname: info.hostname.map(tame),
-        language: info.language.map(|text| tame(text).to_ascii_lowercase()).filter(|text| !text.is_empty()),
+        language: info
+            .language
+            .map(|text| tame(text).to_ascii_lowercase())
+            .filter(|text| !text.is_empty()),
         sdk_version: info.dbos_version.map(tame),
         metadata: info.executor_metadata.and_then(bounded),
     })
@@ -327,7 +350,11 @@ fn tame(text: String) -> String {
 fn bounded(metadata: Map<String, Value>) -> Option<Map<String, Value>> {
     let size = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
     if size > MAX_METADATA {
-        tracing::warn!(size, limit = MAX_METADATA, "executor_metadata is too large and not kept");
+        tracing::warn!(
+            size,
+            limit = MAX_METADATA,
+            "executor_metadata is too large and not kept"
+        );
         return None;
     }
     Some(metadata)

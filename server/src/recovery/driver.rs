@@ -20,9 +20,9 @@ use super::runner::{self, Claim};
 use super::{Shared, sweep};
 use crate::cluster::millis;
 use crate::hub::Session;
+use crate::store::StoreError;
 use crate::store::executors::{Connection, ExecutorRow};
 use crate::store::recoveries::RecoveryStatus;
-use crate::store::StoreError;
 
 /// Between two looks when nothing nudges.
 const PASS_EVERY: Duration = Duration::from_secs(1);
@@ -107,19 +107,15 @@ impl Driver {
         AFTER_FAILURE
     }
 
-    /// Writes down that everybody is gone, so that the next start knows when.
+    /// A planned stop is no loss of the executors: no record is opened for them, and the next start
+    /// knows since when nobody was looking.
     async fn stop(mut self) {
         self.runners.shutdown().await;
-        self.shared.hub.close_all().await;
-        let leaving = async {
-            for written in std::mem::take(&mut self.written).into_values() {
-                // A planned stop is no loss of the executor: no record is opened for it.
-                drop(written);
-            }
-            self.shared.instance.leave().await
-        };
-        if let Ok(Err(error)) = timeout(Duration::from_secs(5), leaving).await {
-            tracing::warn!(%error, "could not say goodbye to the store");
+        let leaving = timeout(Duration::from_secs(5), self.shared.instance.leave()).await;
+        if !matches!(leaving, Ok(Ok(()))) {
+            tracing::warn!(
+                "could not say goodbye to the store; claims of this instance end with its heartbeat"
+            );
         }
     }
 
@@ -137,7 +133,10 @@ impl Driver {
         }
         let next_due = self.judge().await?;
         self.take_over().await?;
-        shared.store.renew_claims(shared.instance.id(), expiry * CLAIM_EXPIRIES).await?;
+        shared
+            .store
+            .renew_claims(shared.instance.id(), expiry * CLAIM_EXPIRIES)
+            .await?;
         self.housekeeping().await?;
         Ok(next_due.min(PASS_EVERY))
     }
@@ -170,7 +169,10 @@ impl Driver {
     async fn write_connected(&mut self, sessions: Vec<Arc<Session>>) -> Result<(), StoreError> {
         let mut by_executor: HashMap<ExecutorKey, Vec<Arc<Session>>> = HashMap::new();
         for session in sessions {
-            by_executor.entry(key_of(&session)).or_default().push(session);
+            by_executor
+                .entry(key_of(&session))
+                .or_default()
+                .push(session);
         }
         let shared = &self.shared;
         let writes = by_executor.into_iter().map(|(key, sessions)| async move {
@@ -182,7 +184,13 @@ impl Driver {
         let mut done = futures_util::stream::iter(writes).buffer_unordered(WRITES);
         while let Some(result) = done.next().await {
             for session in result? {
-                self.written.insert(session.serial(), Written { session, unresponsive: false });
+                self.written.insert(
+                    session.serial(),
+                    Written {
+                        session,
+                        unresponsive: false,
+                    },
+                );
             }
         }
         Ok(())
@@ -193,7 +201,11 @@ impl Driver {
         let key = key_of(session);
         let recovery_id = Uuid::now_v7().to_string();
         let at = shared.instance.at(session.lost_at());
-        if shared.store.executor_lost(&key, session.id(), at, &recovery_id).await? {
+        if shared
+            .store
+            .executor_lost(&key, session.id(), at, &recovery_id)
+            .await?
+        {
             shared.tell(News::of(&key, at, NewsKind::Disconnected));
         }
         Ok(())
@@ -207,13 +219,17 @@ impl Driver {
             }
             let key = key_of(&written.session);
             let since_ms = since.map(|since| self.shared.instance.at(since));
-            self.shared.store.set_unresponsive(&key, written.session.id(), since_ms).await?;
+            self.shared
+                .store
+                .set_unresponsive(&key, written.session.id(), since_ms)
+                .await?;
             written.unresponsive = since.is_some();
             let kind = match since {
                 Some(_) => NewsKind::Unresponsive,
                 None => NewsKind::Responsive,
             };
-            self.shared.tell(News::of(&key, self.shared.instance.now(), kind));
+            self.shared
+                .tell(News::of(&key, self.shared.instance.now(), kind));
         }
         Ok(())
     }
@@ -224,12 +240,19 @@ impl Driver {
         let ahead = millis(PASS_EVERY);
         let mut next_due = PASS_EVERY;
         for (row, grace) in shared.store.executors_due(ahead, DUE).await? {
-            if shared.hub.is_connected(&row.key.app_id, &row.key.executor_id, &row.key.version) {
+            if shared
+                .hub
+                .is_connected(&row.key.app_id, &row.key.executor_id, &row.key.version)
+            {
                 continue;
             }
             let case = shared.case_in_grace(&row, grace);
             let now = shared.instance.now();
-            if let Some(left) = case.deadline().map(|deadline| deadline - now).filter(|left| *left > 0) {
+            if let Some(left) = case
+                .deadline()
+                .map(|deadline| deadline - now)
+                .filter(|left| *left > 0)
+            {
                 next_due = next_due.min(Duration::from_millis(left.unsigned_abs() + 1));
                 continue;
             }
@@ -261,12 +284,23 @@ impl Driver {
                 continue;
             };
             let ttl = expiry * CLAIM_EXPIRIES;
-            if let Some(generation) = shared.store.take_over_dead(&row.key, row.generation, id, ttl).await? {
+            if let Some(generation) = shared
+                .store
+                .take_over_dead(&row.key, row.generation, id, ttl)
+                .await?
+            {
                 let case = Case {
                     phase: Phase::Claiming,
                     ..shared.case_in_grace(&row, 0)
                 };
-                self.start(case, Claim { generation, recovery_id, language: row.language });
+                self.start(
+                    case,
+                    Claim {
+                        generation,
+                        recovery_id,
+                        language: row.language,
+                    },
+                );
             }
         }
         Ok(())
@@ -286,8 +320,15 @@ impl Driver {
     async fn housekeeping(&mut self) -> Result<(), StoreError> {
         let store = &self.shared.store;
         let open = store.open_recoveries().await?;
-        for status in [RecoveryStatus::Grace, RecoveryStatus::Dispatching, RecoveryStatus::Stranded] {
-            let count = open.iter().find(|(open, _)| *open == status).map_or(0, |(_, count)| *count);
+        for status in [
+            RecoveryStatus::Grace,
+            RecoveryStatus::Dispatching,
+            RecoveryStatus::Stranded,
+        ] {
+            let count = open
+                .iter()
+                .find(|(open, _)| *open == status)
+                .map_or(0, |(_, count)| *count);
             self.shared.metrics.open_recoveries(status.as_str(), count);
         }
         let now = Instant::now();
@@ -304,9 +345,16 @@ impl Driver {
     }
 }
 
-async fn write_connection(shared: &Shared, key: &ExecutorKey, session: &Session) -> Result<(), StoreError> {
+async fn write_connection(
+    shared: &Shared,
+    key: &ExecutorKey,
+    session: &Session,
+) -> Result<(), StoreError> {
     let identity = session.identity();
-    let metadata = identity.metadata.as_ref().and_then(|metadata| serde_json::to_string(metadata).ok());
+    let metadata = identity
+        .metadata
+        .as_ref()
+        .and_then(|metadata| serde_json::to_string(metadata).ok());
     let connection = Connection {
         key,
         hostname: identity.hostname.as_deref(),
@@ -350,12 +398,16 @@ impl Shared {
     pub(super) async fn claim(&self, row: &ExecutorRow) -> Result<Option<Claim>, StoreError> {
         let ttl = self.instance.expiry_ms() * CLAIM_EXPIRIES;
         let fallback = Uuid::now_v7().to_string();
-        let claimed =
-            self.store.claim_dead(&row.key, row.generation, self.instance.id(), ttl, &fallback).await?;
+        let claimed = self
+            .store
+            .claim_dead(&row.key, row.generation, self.instance.id(), ttl, &fallback)
+            .await?;
         let Some((generation, recovery_id)) = claimed else {
             return Ok(None);
         };
-        let kind = NewsKind::Dead { recovery_id: recovery_id.clone() };
+        let kind = NewsKind::Dead {
+            recovery_id: recovery_id.clone(),
+        };
         self.tell(News::of(&row.key, self.instance.now(), kind));
         Ok(Some(Claim {
             generation,

@@ -58,7 +58,8 @@ fn nothing_is_forgotten(before: &Case, event: &Event, effect: &Effect) -> Result
     let Effect::Forget { outcome } = effect else {
         return Ok(());
     };
-    let denied = matches!(before.phase, Phase::Asking { .. }) && *event == Event::Pending(Answer::No);
+    let denied =
+        matches!(before.phase, Phase::Asking { .. }) && *event == Event::Pending(Answer::No);
     let named = match outcome {
         Outcome::Recovered => before.was_offered(),
         Outcome::NothingPending => !before.was_offered(),
@@ -89,7 +90,9 @@ fn nothing_moves_unasked(before: &Case, event: &Event, effect: &Effect) -> Resul
     };
     let by_operator = before.assigned.as_ref() == Some(version);
     let by_policy = before.latest_may && *event == Event::Latest(Some(version.clone()));
-    (by_operator || by_policy).then_some(()).ok_or(Violation::MovedUnasked)
+    (by_operator || by_policy)
+        .then_some(())
+        .ok_or(Violation::MovedUnasked)
 }
 
 /// In grace nothing happens; a claim needs the grace to be over or an operator's word; everything
@@ -133,9 +136,16 @@ fn every_case_waits_for_one_thing(after: &Case, effects: &[Effect]) -> Result<()
         after.phase,
         Phase::Healthy | Phase::Grace { .. } | Phase::Stranded { .. } | Phase::Over(_)
     );
-    let fine = if resting { questions == 0 } else { questions <= 1 };
-    let stranded_has_time = !matches!(after.phase, Phase::Stranded { .. }) || after.wake_at().is_some();
-    (fine && stranded_has_time).then_some(()).ok_or(Violation::NotWaiting)
+    let fine = if resting {
+        questions == 0
+    } else {
+        questions <= 1
+    };
+    let stranded_has_time =
+        !matches!(after.phase, Phase::Stranded { .. }) || after.wake_at().is_some();
+    (fine && stranded_has_time)
+        .then_some(())
+        .ok_or(Violation::NotWaiting)
 }
 
 /// Whether the driver answers this effect with an event.

@@ -272,7 +272,10 @@ impl Case {
     }
 
     fn offered_to(&self, executor_id: &str) -> u32 {
-        self.offers.iter().find(|(id, _)| id == executor_id).map_or(0, |(_, times)| *times)
+        self.offers
+            .iter()
+            .find(|(id, _)| id == executor_id)
+            .map_or(0, |(_, times)| *times)
     }
 
     fn note_offer(&mut self, executor_id: &str) {
@@ -368,7 +371,10 @@ impl Case {
 pub fn step(case: &Case, event: &Event, now: Millis) -> (Case, Vec<Effect>) {
     let mut next = case.clone();
     let effects = advance(&mut next, event, now);
-    debug_assert_eq!(super::invariants::check(case, event, &next, &effects, now), Ok(()));
+    debug_assert_eq!(
+        super::invariants::check(case, event, &next, &effects, now),
+        Ok(())
+    );
     (next, effects)
 }
 
@@ -395,7 +401,9 @@ fn advance(case: &mut Case, event: &Event, now: Millis) -> Vec<Effect> {
             case.phase = Phase::Claiming;
             vec![Effect::Claim]
         }
-        (Phase::Grace { .. }, Event::Tick) if case.deadline().is_some_and(|deadline| now >= deadline) => {
+        (Phase::Grace { .. }, Event::Tick)
+            if case.deadline().is_some_and(|deadline| now >= deadline) =>
+        {
             case.phase = Phase::Claiming;
             vec![Effect::Claim]
         }

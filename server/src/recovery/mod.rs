@@ -167,7 +167,10 @@ impl Handle {
     /// workflow is forked to it and the original cancelled.
     pub async fn assign(&self, app_id: &str, id: &str, version: &str) -> Result<(), OrderError> {
         let store = &self.shared.store;
-        let record = store.recovery(app_id, id).await?.ok_or(OrderError::NotFound)?;
+        let record = store
+            .recovery(app_id, id)
+            .await?
+            .ok_or(OrderError::NotFound)?;
         if !store.assign_recovery(app_id, id, version).await? {
             return Err(OrderError::NotUnderWay);
         }
@@ -180,7 +183,10 @@ impl Handle {
     /// Gives the work of a recovery up: it is left as it is and nobody is asked any more.
     pub async fn abandon(&self, app_id: &str, id: &str, reason: &str) -> Result<(), OrderError> {
         let store = &self.shared.store;
-        let record = store.recovery(app_id, id).await?.ok_or(OrderError::NotFound)?;
+        let record = store
+            .recovery(app_id, id)
+            .await?
+            .ok_or(OrderError::NotFound)?;
         if !store.abandon_recovery(app_id, id, reason).await? {
             return Err(OrderError::NotUnderWay);
         }
@@ -194,7 +200,12 @@ impl Handle {
     /// An operator's word that an executor is gone or wedged: its session is closed, its dials are
     /// refused for an hour, it is dead at once and recovery begins. All versions under the id are
     /// meant. Returns how many.
-    pub async fn evict(&self, app_id: &str, executor_id: &str, reason: &str) -> Result<usize, OrderError> {
+    pub async fn evict(
+        &self,
+        app_id: &str,
+        executor_id: &str,
+        reason: &str,
+    ) -> Result<usize, OrderError> {
         let shared = &self.shared;
         let rows = shared.store.executors_by_id(app_id, executor_id).await?;
         if rows.is_empty() {
@@ -202,8 +213,13 @@ impl Handle {
         }
         for row in &rows {
             let key = &row.key;
-            shared.store.evict_executor(key, crate::cluster::millis(EVICTED_FOR), reason).await?;
-            shared.hub.evict(app_id, executor_id, &key.version, EVICTED_FOR);
+            shared
+                .store
+                .evict_executor(key, crate::cluster::millis(EVICTED_FOR), reason)
+                .await?;
+            shared
+                .hub
+                .evict(app_id, executor_id, &key.version, EVICTED_FOR);
             shared.claim(row).await?;
         }
         // The driver finds the claim it does not drive and starts.
@@ -214,7 +230,9 @@ impl Handle {
 
 impl Shared {
     fn mailboxes(&self) -> MutexGuard<'_, HashMap<ExecutorKey, Arc<Mailbox>>> {
-        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mailbox(&self, key: &ExecutorKey) -> Option<Arc<Mailbox>> {

@@ -56,7 +56,15 @@ pub(super) async fn move_pending(
                 ..pending_of(dead)
             },
         };
-        let page = shared.hub.request(app, Target::AnyHealthy, &message, Class::Background(DEADLINE)).await;
+        let page = shared
+            .hub
+            .request(
+                app,
+                Target::AnyHealthy,
+                &message,
+                Class::Background(DEADLINE),
+            )
+            .await;
         let page = page.map_err(|error| one_line(&error.to_string()))?.output;
         if page.is_empty() {
             break;
@@ -76,11 +84,20 @@ pub(super) async fn move_pending(
     }
     match first_error {
         None => Ok(moved),
-        Some(error) => Err(format!("{} of {} workflows could not be moved: {error}", failed.len(), failed.len() + moved)),
+        Some(error) => Err(format!(
+            "{} of {} workflows could not be moved: {error}",
+            failed.len(),
+            failed.len() + moved
+        )),
     }
 }
 
-async fn move_one(shared: &Shared, app: &AppRow, workflow_id: &str, version: &str) -> Result<(), String> {
+async fn move_one(
+    shared: &Shared,
+    app: &AppRow,
+    workflow_id: &str,
+    version: &str,
+) -> Result<(), String> {
     let class = Class::Background(DEADLINE);
     let text = |error: HubError| one_line(&error.to_string());
     let steps = ListSteps {
@@ -89,26 +106,45 @@ async fn move_one(shared: &Shared, app: &AppRow, workflow_id: &str, version: &st
         limit: None,
         offset: None,
     };
-    let steps = shared.hub.request(app, Target::AnyHealthy, &steps, class).await.map_err(text)?;
-    let last = steps.output.unwrap_or_default().iter().map(|step| step.function_id).max();
+    let steps = shared
+        .hub
+        .request(app, Target::AnyHealthy, &steps, class)
+        .await
+        .map_err(text)?;
+    let last = steps
+        .output
+        .unwrap_or_default()
+        .iter()
+        .map(|step| step.function_id)
+        .max();
     let fork_id = Uuid::new_v5(&FORKS, format!("{version}/{workflow_id}").as_bytes()).to_string();
     let fork = ForkWorkflow {
         body: Fork {
             workflow_id: workflow_id.to_owned(),
-            start_step: last.and_then(|last| u32::try_from(last + 1).ok()).unwrap_or(0),
+            start_step: last
+                .and_then(|last| u32::try_from(last + 1).ok())
+                .unwrap_or(0),
             application_version: Some(version.to_owned()),
             new_workflow_id: Some(fork_id.clone()),
             ..Fork::default()
         },
     };
-    if let Err(error) = shared.hub.request(app, Target::AnyHealthy, &fork, class).await {
+    if let Err(error) = shared
+        .hub
+        .request(app, Target::AnyHealthy, &fork, class)
+        .await
+    {
         // It may be a repeat: then the fork is there, and only the cancellation is missing.
         if !exists(shared, app, &fork_id).await {
             return Err(text(error));
         }
     }
     let cancel = Cancel::new(vec![workflow_id.to_owned()], false).ok_or("no workflow to cancel")?;
-    match shared.hub.request(app, Target::AnyHealthy, &cancel, class).await {
+    match shared
+        .hub
+        .request(app, Target::AnyHealthy, &cancel, class)
+        .await
+    {
         Ok(answer) if answer.success => Ok(()),
         Ok(_) => Err("the executor did not cancel the original".to_owned()),
         Err(error) => Err(text(error)),
@@ -124,6 +160,14 @@ async fn exists(shared: &Shared, app: &AppRow, workflow_id: &str) -> bool {
             ..WorkflowFilter::default()
         },
     };
-    let answer = shared.hub.request(app, Target::AnyHealthy, &message, Class::Background(DEADLINE)).await;
+    let answer = shared
+        .hub
+        .request(
+            app,
+            Target::AnyHealthy,
+            &message,
+            Class::Background(DEADLINE),
+        )
+        .await;
     answer.is_ok_and(|answer| !answer.output.is_empty())
 }

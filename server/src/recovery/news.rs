@@ -23,7 +23,11 @@ pub struct News {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "event",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
 pub enum NewsKind {
     /// It connected.
     Connected,
@@ -96,24 +100,40 @@ impl News {
         let (app_id, executor_id, version) = (&self.app_id, &self.executor_id, &self.app_version);
         match &self.kind {
             // The hub has logged these, with addresses.
-            NewsKind::Connected | NewsKind::Disconnected | NewsKind::Unresponsive | NewsKind::Responsive => {}
+            NewsKind::Connected
+            | NewsKind::Disconnected
+            | NewsKind::Unresponsive
+            | NewsKind::Responsive => {}
             NewsKind::Rejoined { recovery_id } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, "executor came back: nothing is recovered"
             ),
             NewsKind::Dead { recovery_id } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, "executor is dead: its grace is over"
             ),
-            NewsKind::Dispatching { recovery_id, to, pending } => tracing::info!(
+            NewsKind::Dispatching {
+                recovery_id,
+                to,
+                pending,
+            } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, %to, pending, "offering its workflows"
             ),
-            NewsKind::Recovered { recovery_id, recovered_by, pending, took_ms } => tracing::info!(
+            NewsKind::Recovered {
+                recovery_id,
+                recovered_by,
+                pending,
+                took_ms,
+            } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, recovered_by, pending, took_ms,
                 "workflows were taken over"
             ),
             NewsKind::NothingPending { recovery_id } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, "nothing was pending"
             ),
-            NewsKind::Stranded { recovery_id, reason, pending } => tracing::warn!(
+            NewsKind::Stranded {
+                recovery_id,
+                reason,
+                pending,
+            } => tracing::warn!(
                 %app_id, %executor_id, %version, %recovery_id, ?reason, pending, "recovery is stranded"
             ),
         }

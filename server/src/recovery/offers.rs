@@ -54,7 +54,10 @@ impl Offers {
     /// What a recoverer has to do already, and when it was last given something (0: never).
     pub(super) fn load(&self, recoverer: &ExecutorKey) -> (usize, u64) {
         let lanes = self.lanes();
-        let load = lanes.by_recoverer.get(recoverer).map_or(0, |lane| lane.in_flight + lane.waiting.len());
+        let load = lanes
+            .by_recoverer
+            .get(recoverer)
+            .map_or(0, |lane| lane.in_flight + lane.waiting.len());
         (load, lanes.used.get(recoverer).copied().unwrap_or(0))
     }
 
@@ -75,7 +78,9 @@ impl Offers {
         if idle {
             tokio::spawn(self.clone().run(app.clone(), to.clone()));
         }
-        verdict.await.unwrap_or_else(|_| Err("the server is stopping".to_owned()))
+        verdict
+            .await
+            .unwrap_or_else(|_| Err("the server is stopping".to_owned()))
     }
 
     /// Serves one recoverer until nobody waits for it.
@@ -103,10 +108,18 @@ impl Offers {
         }
     }
 
-    async fn send(&self, app: &AppRow, to: &ExecutorKey, batch: &[(String, oneshot::Sender<Verdict>)]) -> Verdict {
+    async fn send(
+        &self,
+        app: &AppRow,
+        to: &ExecutorKey,
+        batch: &[(String, oneshot::Sender<Verdict>)],
+    ) -> Verdict {
         // Once more, right before it leaves: nothing is taken from one that is back.
         let still_dead = |id: &&String| !self.hub.is_connected(&app.id, id, &to.version);
-        let waiting = batch.iter().filter(|(_, reply)| !reply.is_closed()).map(|(id, _)| id);
+        let waiting = batch
+            .iter()
+            .filter(|(_, reply)| !reply.is_closed())
+            .map(|(id, _)| id);
         let ids: HashSet<&String> = waiting.filter(still_dead).collect();
         let ids: Vec<String> = ids.into_iter().cloned().collect();
         let Some(message) = Recovery::new(ids) else {
@@ -116,7 +129,11 @@ impl Offers {
             id: to.executor_id.clone(),
             version: to.version.clone(),
         };
-        match self.hub.request(app, target, &message, Class::Background(DEADLINE)).await {
+        match self
+            .hub
+            .request(app, target, &message, Class::Background(DEADLINE))
+            .await
+        {
             Ok(answer) if answer.success => Ok(()),
             Ok(_) => Err("the executor answered success: false".to_owned()),
             Err(error) => Err(one_line(&error.to_string())),
@@ -128,7 +145,8 @@ impl Lanes {
     /// Recoverers come and go; what is remembered of them must not grow for ever.
     fn forget_idle(&mut self, hub: &Hub) {
         if self.used.len() > 1024 {
-            self.used.retain(|key, _| hub.is_connected(&key.app_id, &key.executor_id, &key.version));
+            self.used
+                .retain(|key, _| hub.is_connected(&key.app_id, &key.executor_id, &key.version));
         }
     }
 }
@@ -136,6 +154,11 @@ impl Lanes {
 /// The last line of a text that may be a traceback, shortened: records outlive the request, and
 /// tracebacks may quote data.
 pub(super) fn one_line(text: &str) -> String {
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     line.chars().take(300).collect()
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use segno_protocol::{
-    AggregateFilter, ExistPendingWorkflows, GetWorkflowAggregates, ListWorkflows, WorkflowAggregates,
-    WorkflowFilter, features,
+    AggregateFilter, ExistPendingWorkflows, GetWorkflowAggregates, ListWorkflows,
+    WorkflowAggregates, WorkflowFilter, features,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::machine::{self, Answer, Candidate, Case, Effect, Event, ExecutorKey, Millis, Outcome, Phase, Reason};
+use super::machine::{
+    self, Answer, Candidate, Case, Effect, Event, ExecutorKey, Millis, Outcome, Phase, Reason,
+};
 use super::news::{News, NewsKind};
 use super::{Shared, moving};
 use crate::hub::{Class, Target};
@@ -207,8 +209,12 @@ impl Runner<'_> {
             executor_id: case.executor.executor_id.clone(),
             application_version: case.executor.version.clone(),
         };
-        let asking =
-            self.shared.hub.request(&self.app, Target::AnyHealthy, &message, Class::Background(ASK_DEADLINE));
+        let asking = self.shared.hub.request(
+            &self.app,
+            Target::AnyHealthy,
+            &message,
+            Class::Background(ASK_DEADLINE),
+        );
         let answer = tokio::select! {
             () = self.mailbox.called_off() => return Event::Tick,
             answer = asking => answer,
@@ -243,7 +249,11 @@ impl Runner<'_> {
 
     async fn look(&mut self, case: &Case) -> Event {
         if self.pending.is_none() {
-            let counted = timeout(COUNT_DEADLINE, count(self.shared, &self.app, &case.executor)).await;
+            let counted = timeout(
+                COUNT_DEADLINE,
+                count(self.shared, &self.app, &case.executor),
+            )
+            .await;
             self.note_pending(counted.ok().flatten()).await;
         }
         let sessions = self.shared.hub.sessions(&case.executor.app_id);
@@ -257,7 +267,10 @@ impl Runner<'_> {
             let language = session.language.unwrap_or_default();
             Candidate {
                 responsive: session.unresponsive_for.is_none(),
-                shares: features::recovery_reenqueues(&language, session.sdk_version.as_deref().unwrap_or_default()),
+                shares: features::recovery_reenqueues(
+                    &language,
+                    session.sdk_version.as_deref().unwrap_or_default(),
+                ),
                 same_language: self.claim.language.as_deref() == Some(language.as_str()),
                 load: session.outstanding + offers,
                 last_used,
@@ -280,12 +293,19 @@ impl Runner<'_> {
             return Event::ClaimLost;
         }
         let at = self.shared.instance.now();
-        self.tell(case, NewsKind::Dispatching {
-            recovery_id: self.claim.recovery_id.clone(),
-            to: to.executor_id.clone(),
-            pending: self.pending,
-        });
-        let verdict = self.shared.offers.offer(&self.app, to, &case.executor.executor_id).await;
+        self.tell(
+            case,
+            NewsKind::Dispatching {
+                recovery_id: self.claim.recovery_id.clone(),
+                to: to.executor_id.clone(),
+                pending: self.pending,
+            },
+        );
+        let verdict = self
+            .shared
+            .offers
+            .offer(&self.app, to, &case.executor.executor_id)
+            .await;
         let (outcome, error) = match &verdict {
             Ok(()) => ("ACCEPTED", None),
             Err(error) => ("FAILED", Some(error.as_str())),
@@ -294,7 +314,12 @@ impl Runner<'_> {
             self.recovered_by = Some(to.executor_id.clone());
         }
         let id = &self.claim.recovery_id;
-        persist(|| self.shared.store.recovery_attempt(id, &to.executor_id, at, outcome, error)).await;
+        persist(|| {
+            self.shared
+                .store
+                .recovery_attempt(id, &to.executor_id, at, outcome, error)
+        })
+        .await;
         Event::Offered(verdict.is_ok())
     }
 
@@ -302,16 +327,30 @@ impl Runner<'_> {
     async fn latest(&self) -> Option<String> {
         let version = self.shared.hub.latest_version(&self.app).await.ok()?;
         let sessions = self.shared.hub.sessions(&self.app.id);
-        sessions.iter().any(|session| session.version == version).then_some(version)
+        sessions
+            .iter()
+            .any(|session| session.version == version)
+            .then_some(version)
     }
 
     async fn move_to(&mut self, case: &Case, version: &str) -> Event {
         if self.pending.is_none() {
-            let counted = timeout(COUNT_DEADLINE, count(self.shared, &self.app, &case.executor)).await;
+            let counted = timeout(
+                COUNT_DEADLINE,
+                count(self.shared, &self.app, &case.executor),
+            )
+            .await;
             self.note_pending(counted.ok().flatten()).await;
         }
         let at = self.shared.instance.now();
-        let moved = moving::move_pending(self.shared, &self.app, &case.executor, self.claim.generation, version).await;
+        let moved = moving::move_pending(
+            self.shared,
+            &self.app,
+            &case.executor,
+            self.claim.generation,
+            version,
+        )
+        .await;
         let outcome = match &moved {
             Ok(_) => "FORKED",
             Err(_) => "FAILED",
@@ -319,23 +358,32 @@ impl Runner<'_> {
         let error = moved.as_ref().err().map(String::as_str);
         let id = &self.claim.recovery_id;
         // Nobody in particular takes a fork: every executor of the version may.
-        persist(|| self.shared.store.recovery_attempt(id, "", at, outcome, error)).await;
+        persist(|| {
+            self.shared
+                .store
+                .recovery_attempt(id, "", at, outcome, error)
+        })
+        .await;
         Event::Moved(moved.is_ok())
     }
 
     async fn stranded(&mut self, case: &Case, reason: Reason) {
         let id = self.claim.recovery_id.clone();
         persist(|| self.shared.store.recovery_stranded(&id, reason)).await;
-        self.tell(case, NewsKind::Stranded {
-            recovery_id: id.clone(),
-            reason,
-            pending: self.pending,
-        });
+        self.tell(
+            case,
+            NewsKind::Stranded {
+                recovery_id: id.clone(),
+                reason,
+                pending: self.pending,
+            },
+        );
         if reason == Reason::NoExecutor {
             return;
         }
         // Beside, so that whoever arrives meanwhile is not kept waiting.
-        let (shared, app, executor) = (self.shared.clone(), self.app.clone(), case.executor.clone());
+        let (shared, app, executor) =
+            (self.shared.clone(), self.app.clone(), case.executor.clone());
         tokio::spawn(async move {
             if let Some(pending) = count(&shared, &app, &executor).await
                 && let Err(error) = shared.store.recovery_counted(&id, pending).await
@@ -357,26 +405,32 @@ impl Runner<'_> {
             self.note_pending(Some(0)).await;
         }
         let forgotten = persist(|| {
-            self.shared.store.forget_dead(&case.executor, generation, &id, status, by.as_deref())
+            self.shared
+                .store
+                .forget_dead(&case.executor, generation, &id, status, by.as_deref())
         })
         .await;
         if forgotten {
             self.shared.metrics.recovery(status);
-            self.tell(case, match outcome {
-                Outcome::Recovered => NewsKind::Recovered {
-                    recovery_id: id,
-                    recovered_by: by,
-                    pending: self.pending,
-                    took_ms: self.shared.instance.now() - self.dead_at,
+            self.tell(
+                case,
+                match outcome {
+                    Outcome::Recovered => NewsKind::Recovered {
+                        recovery_id: id,
+                        recovered_by: by,
+                        pending: self.pending,
+                        took_ms: self.shared.instance.now() - self.dead_at,
+                    },
+                    _ => NewsKind::NothingPending { recovery_id: id },
                 },
-                _ => NewsKind::NothingPending { recovery_id: id },
-            });
+            );
         }
         None
     }
 
     fn tell(&self, case: &Case, kind: NewsKind) {
-        self.shared.tell(News::of(&case.executor, self.shared.instance.now(), kind));
+        self.shared
+            .tell(News::of(&case.executor, self.shared.instance.now(), kind));
     }
 }
 
@@ -395,7 +449,11 @@ async fn count(shared: &Shared, app: &AppRow, executor: &ExecutorKey) -> Option<
             ..WorkflowAggregates::default()
         },
     };
-    if let Ok(answer) = shared.hub.request(app, Target::AnyHealthy, &aggregates, Class::Read).await {
+    if let Ok(answer) = shared
+        .hub
+        .request(app, Target::AnyHealthy, &aggregates, Class::Read)
+        .await
+    {
         return Some(answer.output.iter().filter_map(|row| row.count).sum());
     }
     let list = ListWorkflows {
@@ -404,7 +462,11 @@ async fn count(shared: &Shared, app: &AppRow, executor: &ExecutorKey) -> Option<
             ..moving::pending_of(executor)
         },
     };
-    let answer = shared.hub.request(app, Target::AnyHealthy, &list, Class::Read).await.ok()?;
+    let answer = shared
+        .hub
+        .request(app, Target::AnyHealthy, &list, Class::Read)
+        .await
+        .ok()?;
     i64::try_from(answer.output.len()).ok()
 }
 

@@ -84,11 +84,17 @@ impl World {
     }
 
     fn is_connected(&self, key: &ExecutorKey) -> bool {
-        self.executors.iter().zip(&self.connected).any(|(executor, connected)| executor == key && *connected)
+        self.executors
+            .iter()
+            .zip(&self.connected)
+            .any(|(executor, connected)| executor == key && *connected)
     }
 
     fn pending_of(&self, key: &ExecutorKey) -> usize {
-        self.pending.iter().filter(|(owner, _)| owner == key).count()
+        self.pending
+            .iter()
+            .filter(|(owner, _)| owner == key)
+            .count()
     }
 
     fn feed(&mut self, key: &ExecutorKey, event: &Event) {
@@ -109,14 +115,24 @@ impl World {
                     assert!(!self.is_connected(key), "acted on one that is connected");
                     self.questions.push((key.clone(), life, effect));
                 }
-                effect if super::invariants::is_question(&effect) => self.questions.push((key.clone(), life, effect)),
+                effect if super::invariants::is_question(&effect) => {
+                    self.questions.push((key.clone(), life, effect))
+                }
                 Effect::RecordStranded { reason } => {
-                    assert!(matches!(self.cases[key].phase, Phase::Stranded { reason: is, .. } if is == reason));
+                    assert!(
+                        matches!(self.cases[key].phase, Phase::Stranded { reason: is, .. } if is == reason)
+                    );
                 }
                 _ => {}
             }
         }
-        if matches!(self.cases.get(key), Some(Case { phase: Phase::Over(_), .. })) {
+        if matches!(
+            self.cases.get(key),
+            Some(Case {
+                phase: Phase::Over(_),
+                ..
+            })
+        ) {
             self.cases.remove(key);
         }
     }
@@ -127,7 +143,10 @@ impl World {
             Act::Lose(n) => {
                 let key = self.executors[n % size].clone();
                 if std::mem::replace(&mut self.connected[n % size], false) {
-                    let event = Event::Lost { at: self.now, noticed: self.now };
+                    let event = Event::Lost {
+                        at: self.now,
+                        noticed: self.now,
+                    };
                     self.feed(&key, &event);
                 }
             }
@@ -137,9 +156,15 @@ impl World {
                 self.feed(&key, &Event::Connected);
                 // What was asked before may still be done.
                 *self.lives.entry(key.clone()).or_default() += 1;
-                self.cases.entry(key.clone()).or_insert_with(|| Case::healthy(key.clone(), GRACE, RETRY));
-                let others: Vec<_> =
-                    self.cases.keys().filter(|other| **other != key && other.app_id == key.app_id).cloned().collect();
+                self.cases
+                    .entry(key.clone())
+                    .or_insert_with(|| Case::healthy(key.clone(), GRACE, RETRY));
+                let others: Vec<_> = self
+                    .cases
+                    .keys()
+                    .filter(|other| **other != key && other.app_id == key.app_id)
+                    .cloned()
+                    .collect();
                 for other in others {
                     self.feed(&other, &Event::Arrived);
                 }
@@ -180,7 +205,11 @@ impl World {
 
     /// What the world answers to a question.
     fn settle(&mut self, key: &ExecutorKey, effect: &Effect, luck: Luck) -> Event {
-        let somebody = self.executors.iter().zip(&self.connected).any(|(e, on)| *on && e.app_id == key.app_id);
+        let somebody = self
+            .executors
+            .iter()
+            .zip(&self.connected)
+            .any(|(e, on)| *on && e.app_id == key.app_id);
         let works = matches!(luck, Luck::Well);
         match effect {
             Effect::Claim if self.is_connected(key) => Event::ClaimLost,
@@ -218,7 +247,11 @@ impl World {
 
     /// Everybody who is connected, of all applications and versions: the choice is the machine's.
     fn candidates(&self) -> Vec<Candidate> {
-        let connected = self.executors.iter().zip(&self.connected).filter(|(_, connected)| **connected);
+        let connected = self
+            .executors
+            .iter()
+            .zip(&self.connected)
+            .filter(|(_, connected)| **connected);
         connected
             .map(|(executor, _)| Candidate {
                 executor: executor.clone(),
@@ -239,7 +272,8 @@ impl World {
             while !self.questions.is_empty() {
                 self.act(&Act::Settle(0, Luck::Well));
             }
-            let resting = |case: &Case| matches!(case.phase, Phase::Healthy | Phase::Stranded { .. });
+            let resting =
+                |case: &Case| matches!(case.phase, Phase::Healthy | Phase::Stranded { .. });
             if round > 8 && self.cases.values().all(resting) {
                 return;
             }
@@ -254,21 +288,37 @@ impl World {
             if self.is_connected(owner) {
                 continue;
             }
-            let case = self.cases.get(owner).unwrap_or_else(|| panic!("nobody knows {owner:?} any more"));
+            let case = self
+                .cases
+                .get(owner)
+                .unwrap_or_else(|| panic!("nobody knows {owner:?} any more"));
             let Phase::Stranded { reason, .. } = case.phase else {
                 panic!("{owner:?} rests in {:?}", case.phase);
             };
-            let mut connected = self.executors.iter().filter(|e| self.is_connected(e) && e.app_id == owner.app_id);
+            let mut connected = self
+                .executors
+                .iter()
+                .filter(|e| self.is_connected(e) && e.app_id == owner.app_id);
             match reason {
                 Reason::NoExecutor => assert_eq!(connected.next(), None),
                 Reason::NoMatchingVersion => {
-                    assert!(!connected.any(|e| e.version == owner.version && e.executor_id != owner.executor_id));
+                    assert!(
+                        !connected
+                            .any(|e| e.version == owner.version
+                                && e.executor_id != owner.executor_id)
+                    );
                 }
-                Reason::NotConfirmed => panic!("nothing fails any more, yet {owner:?} does not move"),
+                Reason::NotConfirmed => {
+                    panic!("nothing fails any more, yet {owner:?} does not move")
+                }
             }
         }
         for (key, case) in &self.cases {
-            assert_eq!(case.phase == Phase::Healthy, self.is_connected(key), "{case:?}");
+            assert_eq!(
+                case.phase == Phase::Healthy,
+                self.is_connected(key),
+                "{case:?}"
+            );
         }
     }
 }
@@ -369,10 +419,26 @@ fn claimed() -> Case {
 #[test]
 fn grace_counts_from_the_loss_but_some_is_always_left() {
     let healthy = Case::healthy(key("d", "v1"), GRACE, RETRY);
-    let found_late = step(&healthy, &Event::Lost { at: 0, noticed: 9_000 }, 9_000).0;
+    let found_late = step(
+        &healthy,
+        &Event::Lost {
+            at: 0,
+            noticed: 9_000,
+        },
+        9_000,
+    )
+    .0;
     assert_eq!(found_late.deadline(), Some(14_000));
     let short = Case::healthy(key("d", "v1"), 1_000, RETRY);
-    let found_late = step(&short, &Event::Lost { at: 0, noticed: 9_000 }, 9_000).0;
+    let found_late = step(
+        &short,
+        &Event::Lost {
+            at: 0,
+            noticed: 9_000,
+        },
+        9_000,
+    )
+    .0;
     assert_eq!(found_late.deadline(), Some(10_000));
     assert_eq!(lost().deadline(), Some(GRACE));
 }
@@ -383,15 +449,31 @@ fn the_question_comes_before_the_offer_and_after_it() {
     assert_eq!(after(&lost(), &[Event::Tick], GRACE).1, [Effect::Claim]);
     assert_eq!(claimed().phase, Phase::Asking { after_offer: false });
     let (_, effects) = after(&claimed(), &[Event::Pending(Answer::No)], GRACE);
-    assert_eq!(effects, [Effect::Forget { outcome: Outcome::NothingPending }]);
+    assert_eq!(
+        effects,
+        [Effect::Forget {
+            outcome: Outcome::NothingPending
+        }]
+    );
 
     let mates = Event::Candidates(vec![candidate("x", "v2"), candidate("m", "v1")]);
     let (case, effects) = after(&claimed(), &[Event::Pending(Answer::Yes), mates], GRACE);
-    assert_eq!(effects, [Effect::RecordDispatching, Effect::Offer { to: key("m", "v1") }]);
+    assert_eq!(
+        effects,
+        [
+            Effect::RecordDispatching,
+            Effect::Offer { to: key("m", "v1") }
+        ]
+    );
     let (case, effects) = after(&case, &[Event::Offered(true)], GRACE);
     assert_eq!(effects, [Effect::Ask], "its word is not enough");
     let (_, effects) = after(&case, &[Event::Pending(Answer::No)], GRACE);
-    assert_eq!(effects, [Effect::Forget { outcome: Outcome::Recovered }]);
+    assert_eq!(
+        effects,
+        [Effect::Forget {
+            outcome: Outcome::Recovered
+        }]
+    );
 }
 
 #[test]
@@ -405,7 +487,12 @@ fn the_next_offer_goes_to_another() {
     let (case, _) = after(&case, &[Event::Offered(true), yes(), mates()], GRACE);
     assert!(matches!(case.phase, Phase::Offering { .. }));
     let (case, effects) = after(&case, &[Event::Offered(true), yes()], GRACE);
-    assert_eq!(effects, [Effect::RecordStranded { reason: Reason::NotConfirmed }]);
+    assert_eq!(
+        effects,
+        [Effect::RecordStranded {
+            reason: Reason::NotConfirmed
+        }]
+    );
     assert_eq!(case.wake_at(), Some(GRACE + RETRY.0));
 }
 
@@ -421,12 +508,19 @@ fn pauses_grow_up_to_a_limit() {
         now = retry_at;
         case = step(&case, &Event::Tick, now).0;
     }
-    assert_eq!(pauses, [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+    assert_eq!(
+        pauses,
+        [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
+    );
 }
 
 #[test]
 fn whoever_arrives_while_we_ask_is_not_missed() {
-    let (case, effects) = after(&claimed(), &[Event::Arrived, Event::Pending(Answer::Unknown)], GRACE);
+    let (case, effects) = after(
+        &claimed(),
+        &[Event::Arrived, Event::Pending(Answer::Unknown)],
+        GRACE,
+    );
     assert_eq!(effects, [Effect::Ask]);
     assert!(matches!(case.phase, Phase::Asking { .. }));
 }
@@ -434,18 +528,37 @@ fn whoever_arrives_while_we_ask_is_not_missed() {
 #[test]
 fn another_version_needs_a_word() {
     let stranger = || Event::Candidates(vec![candidate("x", "v2")]);
-    let (case, effects) = after(&claimed(), &[Event::Pending(Answer::Yes), stranger()], GRACE);
-    assert_eq!(effects, [Effect::RecordStranded { reason: Reason::NoMatchingVersion }]);
+    let (case, effects) = after(
+        &claimed(),
+        &[Event::Pending(Answer::Yes), stranger()],
+        GRACE,
+    );
+    assert_eq!(
+        effects,
+        [Effect::RecordStranded {
+            reason: Reason::NoMatchingVersion
+        }]
+    );
     let assign = Event::Assign("v2".to_owned());
     let (_, effects) = after(&case, &[assign, Event::Pending(Answer::Yes)], GRACE);
-    let moves = Effect::Move { version: "v2".to_owned() };
+    let moves = Effect::Move {
+        version: "v2".to_owned(),
+    };
     assert_eq!(effects, [Effect::RecordDispatching, moves.clone()]);
 
-    let policy = Case { latest_may: true, ..claimed() };
+    let policy = Case {
+        latest_may: true,
+        ..claimed()
+    };
     let (case, effects) = after(&policy, &[Event::Pending(Answer::Yes), stranger()], GRACE);
     assert_eq!(effects, [Effect::FindLatest]);
     let (_, effects) = after(&case, &[Event::Latest(Some("v2".to_owned()))], GRACE);
     assert_eq!(effects, [Effect::RecordDispatching, moves]);
     let (_, effects) = after(&case, &[Event::Latest(Some("v1".to_owned()))], GRACE);
-    assert_eq!(effects, [Effect::RecordStranded { reason: Reason::NoMatchingVersion }]);
+    assert_eq!(
+        effects,
+        [Effect::RecordStranded {
+            reason: Reason::NoMatchingVersion
+        }]
+    );
 }

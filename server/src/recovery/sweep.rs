@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use segno_protocol::{AggregateFilter, GetWorkflowAggregates, ListWorkflows, WorkflowAggregates, WorkflowFilter};
+use segno_protocol::{
+    AggregateFilter, GetWorkflowAggregates, ListWorkflows, WorkflowAggregates, WorkflowFilter,
+};
 
 use super::Shared;
 use super::machine::ExecutorKey;
@@ -21,7 +23,12 @@ const LOCAL: &str = "local";
 
 /// Looks at every application that has somebody to ask.
 pub(super) async fn sweep(shared: Arc<Shared>) {
-    let apps: HashSet<String> = shared.hub.connected().iter().map(|session| session.app_id().to_owned()).collect();
+    let apps: HashSet<String> = shared
+        .hub
+        .connected()
+        .iter()
+        .map(|session| session.app_id().to_owned())
+        .collect();
     for app_id in apps {
         if shared.shutdown.is_cancelled() {
             return;
@@ -33,7 +40,9 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
         };
         match found {
             Ok(0) => {}
-            Ok(found) => tracing::warn!(%app_id, found, "found pending workflows of executors that nobody knows"),
+            Ok(found) => {
+                tracing::warn!(%app_id, found, "found pending workflows of executors that nobody knows")
+            }
             Err(error) => tracing::debug!(%app_id, %error, "a sweep failed; the next will do"),
         }
     }
@@ -44,9 +53,14 @@ async fn sweep_app(shared: &Shared, app: &AppRow) -> Result<usize, StoreError> {
         return Ok(0);
     };
     // Applications may share a database; the executors of another one are not unknown.
-    let known: HashSet<(String, String)> = shared.store.known_executors().await?.into_iter().collect();
-    let live: HashSet<String> =
-        shared.hub.connected().iter().map(|session| session.identity().executor_id.clone()).collect();
+    let known: HashSet<(String, String)> =
+        shared.store.known_executors().await?.into_iter().collect();
+    let live: HashSet<String> = shared
+        .hub
+        .connected()
+        .iter()
+        .map(|session| session.identity().executor_id.clone())
+        .collect();
     let mut found = 0;
     for (executor_id, version) in owners {
         if executor_id.is_empty() || executor_id == LOCAL || live.contains(&executor_id) {
@@ -84,12 +98,22 @@ async fn owners(shared: &Shared, app: &AppRow) -> Option<HashSet<(String, String
         },
     };
     let class = Class::Background(DEADLINE);
-    if let Ok(answer) = shared.hub.request(app, Target::AnyHealthy, &message, class).await {
+    if let Ok(answer) = shared
+        .hub
+        .request(app, Target::AnyHealthy, &message, class)
+        .await
+    {
         let owner = |group: &BTreeMap<String, Option<String>>| {
             let value = |name: &str| group.get(name).cloned().flatten();
             Some((value("executor_id")?, value("application_version")?))
         };
-        return Some(answer.output.iter().filter_map(|row| owner(&row.group)).collect());
+        return Some(
+            answer
+                .output
+                .iter()
+                .filter_map(|row| owner(&row.group))
+                .collect(),
+        );
     }
     let message = ListWorkflows {
         body: WorkflowFilter {
@@ -101,7 +125,13 @@ async fn owners(shared: &Shared, app: &AppRow) -> Option<HashSet<(String, String
             ..WorkflowFilter::default()
         },
     };
-    let answer = shared.hub.request(app, Target::AnyHealthy, &message, class).await.ok()?;
-    let owner = |record: segno_protocol::WorkflowRecord| Some((record.executor_id?, record.application_version?));
+    let answer = shared
+        .hub
+        .request(app, Target::AnyHealthy, &message, class)
+        .await
+        .ok()?;
+    let owner = |record: segno_protocol::WorkflowRecord| {
+        Some((record.executor_id?, record.application_version?))
+    };
     Some(answer.output.into_iter().filter_map(owner).collect())
 }

@@ -136,15 +136,23 @@ impl Store {
     /// The executors of an application, the longest known first.
     pub async fn executors(&self, app_id: &str) -> Result<Vec<ExecutorRow>, StoreError> {
         let _timer = self.timer("executors");
-        let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE app_id = $1 ORDER BY created_at, executor_id"));
-        let rows = sqlx::query(query).bind(app_id).fetch_all(self.pool()).await?;
+        let query = sqlx::AssertSqlSafe(format!(
+            "{COLUMNS} WHERE app_id = $1 ORDER BY created_at, executor_id"
+        ));
+        let rows = sqlx::query(query)
+            .bind(app_id)
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(read).collect()
     }
 
     /// Writes a connection down: the executor is healthy, and a recovery of it that was under way
     /// ends as rejoined. Returns that recovery's id. [`StoreError::NotFound`] if the application is
     /// gone.
-    pub async fn executor_connected(&self, connection: &Connection<'_>) -> Result<Option<String>, StoreError> {
+    pub async fn executor_connected(
+        &self,
+        connection: &Connection<'_>,
+    ) -> Result<Option<String>, StoreError> {
         let _timer = self.timer("executor_connected");
         let key = connection.key;
         let mut tx = self.begin().await?;
@@ -255,7 +263,11 @@ impl Store {
 
     /// Lost executors whose grace is over before `ahead` milliseconds from now, with the grace
     /// (milliseconds) of their application; the longest overdue first.
-    pub async fn executors_due(&self, ahead: i64, limit: i64) -> Result<Vec<(ExecutorRow, i64)>, StoreError> {
+    pub async fn executors_due(
+        &self,
+        ahead: i64,
+        limit: i64,
+    ) -> Result<Vec<(ExecutorRow, i64)>, StoreError> {
         let _timer = self.timer("executors_due");
         let query = self.sql(
             "SELECT e.app_id, e.executor_id, e.app_version, e.hostname, e.language, e.sdk_version, e.metadata, \
@@ -265,8 +277,14 @@ impl Store {
              WHERE e.state = 'DISCONNECTED' AND e.grace_from + a.executor_timeout_secs * 1000 <= {now} + $1 \
              ORDER BY e.grace_from LIMIT $2",
         );
-        let rows = sqlx::query(query).bind(ahead).bind(limit).fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((read(row)?, row.try_get("grace")?))).collect()
+        let rows = sqlx::query(query)
+            .bind(ahead)
+            .bind(limit)
+            .fetch_all(self.pool())
+            .await?;
+        rows.iter()
+            .map(|row| Ok((read(row)?, row.try_get("grace")?)))
+            .collect()
     }
 
     /// Declares an executor dead and claims its recovery for `ttl` milliseconds, if it still is as
@@ -304,14 +322,19 @@ impl Store {
             return Ok(None);
         };
         let recovery_id: String = row.try_get("recovery_id")?;
-        self.recovery_dead(&mut tx, &recovery_id, key, row.try_get("disconnected_at")?).await?;
+        self.recovery_dead(&mut tx, &recovery_id, key, row.try_get("disconnected_at")?)
+            .await?;
         tx.commit().await?;
         Ok(Some((generation + 1, recovery_id)))
     }
 
     /// Dead executors that nobody drives: their claim ran out, its holder is gone, or it is
     /// `instance_id`'s own.
-    pub async fn dead_unclaimed(&self, instance_id: &str, expiry: i64) -> Result<Vec<ExecutorRow>, StoreError> {
+    pub async fn dead_unclaimed(
+        &self,
+        instance_id: &str,
+        expiry: i64,
+    ) -> Result<Vec<ExecutorRow>, StoreError> {
         let _timer = self.timer("dead_unclaimed");
         let query = sqlx::AssertSqlSafe(
             format!(
@@ -322,7 +345,11 @@ impl Store {
             )
             .replace("{now}", self.now_expr()),
         );
-        let rows = sqlx::query(query).bind(instance_id).bind(expiry).fetch_all(self.pool()).await?;
+        let rows = sqlx::query(query)
+            .bind(instance_id)
+            .bind(expiry)
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(read).collect()
     }
 
@@ -356,7 +383,11 @@ impl Store {
         let _timer = self.timer("renew_claims");
         let update =
             self.sql("UPDATE executors SET claim_until = {now} + $2 WHERE claim_instance = $1 AND state = 'DEAD'");
-        sqlx::query(update).bind(instance_id).bind(ttl).execute(self.pool()).await?;
+        sqlx::query(update)
+            .bind(instance_id)
+            .bind(ttl)
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 
@@ -401,7 +432,8 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.close_recovery(&mut tx, recovery_id, status, recovered_by).await?;
+        self.close_recovery(&mut tx, recovery_id, status, recovered_by)
+            .await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -413,7 +445,9 @@ impl Store {
         let query = "SELECT executor_id, app_version FROM executors \
              UNION SELECT executor_id, app_version FROM recoveries WHERE status = 'ABANDONED'";
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((row.try_get("executor_id")?, row.try_get("app_version")?))).collect()
+        rows.iter()
+            .map(|row| Ok((row.try_get("executor_id")?, row.try_get("app_version")?)))
+            .collect()
     }
 
     /// Writes an executor down that was never seen, only its work: it has its grace to show up.
@@ -435,14 +469,28 @@ impl Store {
     }
 
     /// All versions of an executor id, of an application.
-    pub async fn executors_by_id(&self, app_id: &str, executor_id: &str) -> Result<Vec<ExecutorRow>, StoreError> {
-        let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE app_id = $1 AND executor_id = $2"));
-        let rows = sqlx::query(query).bind(app_id).bind(executor_id).fetch_all(self.pool()).await?;
+    pub async fn executors_by_id(
+        &self,
+        app_id: &str,
+        executor_id: &str,
+    ) -> Result<Vec<ExecutorRow>, StoreError> {
+        let query =
+            sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE app_id = $1 AND executor_id = $2"));
+        let rows = sqlx::query(query)
+            .bind(app_id)
+            .bind(executor_id)
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(read).collect()
     }
 
     /// Notes that an operator evicted an executor: its dials are refused for `ttl` milliseconds.
-    pub async fn evict_executor(&self, key: &ExecutorKey, ttl: i64, reason: &str) -> Result<(), StoreError> {
+    pub async fn evict_executor(
+        &self,
+        key: &ExecutorKey,
+        ttl: i64,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         let expired = self.sql("DELETE FROM evictions WHERE until < {now}");
         sqlx::query(expired).execute(self.pool()).await?;
         let insert = self.sql(

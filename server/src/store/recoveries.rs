@@ -10,7 +10,9 @@ use super::{Store, StoreError, Tx};
 use crate::recovery::machine::{ExecutorKey, Millis, Reason};
 
 /// Where a recovery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RecoveryStatus {
     /// The executor is lost and waited for.
@@ -183,7 +185,11 @@ fn read(row: &AnyRow) -> Result<RecoveryRow, StoreError> {
 
 impl Store {
     /// The records of an application, newest first.
-    pub async fn recoveries(&self, app_id: &str, filter: &RecoveryFilter) -> Result<Vec<RecoveryRow>, StoreError> {
+    pub async fn recoveries(
+        &self,
+        app_id: &str,
+        filter: &RecoveryFilter,
+    ) -> Result<Vec<RecoveryRow>, StoreError> {
         let _timer = self.timer("recoveries");
         let query = sqlx::AssertSqlSafe(format!(
             "{COLUMNS} WHERE app_id = $1 AND status = COALESCE(CAST($2 AS TEXT), status) \
@@ -209,10 +215,18 @@ impl Store {
     }
 
     /// One record of an application.
-    pub async fn recovery(&self, app_id: &str, id: &str) -> Result<Option<RecoveryRow>, StoreError> {
+    pub async fn recovery(
+        &self,
+        app_id: &str,
+        id: &str,
+    ) -> Result<Option<RecoveryRow>, StoreError> {
         let _timer = self.timer("recovery");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE app_id = $1 AND id = $2"));
-        let row = sqlx::query(query).bind(app_id).bind(id).fetch_optional(self.pool()).await?;
+        let row = sqlx::query(query)
+            .bind(app_id)
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await?;
         let Some(row) = row else {
             return Ok(None);
         };
@@ -297,7 +311,12 @@ impl Store {
         let update = self.sql(
             "UPDATE recoveries SET status = $2, reason = NULL, completed_at = {now}, recovered_by = $3 WHERE id = $1",
         );
-        sqlx::query(update).bind(id).bind(status).bind(recovered_by).execute(&mut **tx).await?;
+        sqlx::query(update)
+            .bind(id)
+            .bind(status)
+            .bind(recovered_by)
+            .execute(&mut **tx)
+            .await?;
         Ok(())
     }
 
@@ -316,7 +335,11 @@ impl Store {
     pub async fn recovery_stranded(&self, id: &str, reason: Reason) -> Result<(), StoreError> {
         let update = "UPDATE recoveries SET status = 'STRANDED', reason = $2 \
              WHERE id = $1 AND status IN ('DISPATCHING', 'STRANDED')";
-        sqlx::query(update).bind(id).bind(reason_text(reason)).execute(self.pool()).await?;
+        sqlx::query(update)
+            .bind(id)
+            .bind(reason_text(reason))
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 
@@ -324,7 +347,11 @@ impl Store {
     pub async fn recovery_counted(&self, id: &str, pending: i64) -> Result<(), StoreError> {
         let update = "UPDATE recoveries SET pending_workflows = $2 \
              WHERE id = $1 AND status IN ('DISPATCHING', 'STRANDED')";
-        sqlx::query(update).bind(id).bind(pending).execute(self.pool()).await?;
+        sqlx::query(update)
+            .bind(id)
+            .bind(pending)
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 
@@ -361,31 +388,53 @@ impl Store {
     }
 
     /// An operator lets `version` take over. `false` if the recovery is over, or not yet begun.
-    pub async fn assign_recovery(&self, app_id: &str, id: &str, version: &str) -> Result<bool, StoreError> {
+    pub async fn assign_recovery(
+        &self,
+        app_id: &str,
+        id: &str,
+        version: &str,
+    ) -> Result<bool, StoreError> {
         let update = "UPDATE recoveries SET assigned_version = $3 \
              WHERE app_id = $1 AND id = $2 AND status IN ('DISPATCHING', 'STRANDED')";
-        let done = sqlx::query(update).bind(app_id).bind(id).bind(version).execute(self.pool()).await?;
+        let done = sqlx::query(update)
+            .bind(app_id)
+            .bind(id)
+            .bind(version)
+            .execute(self.pool())
+            .await?;
         Ok(done.rows_affected() == 1)
     }
 
     /// An operator gives the work up: the record is closed and the dead executor forgotten. `false`
     /// if the recovery is over, or not yet begun.
-    pub async fn abandon_recovery(&self, app_id: &str, id: &str, note: &str) -> Result<bool, StoreError> {
+    pub async fn abandon_recovery(
+        &self,
+        app_id: &str,
+        id: &str,
+        note: &str,
+    ) -> Result<bool, StoreError> {
         let _timer = self.timer("abandon_recovery");
         let mut tx = self.begin().await?;
         let update = self.sql(
             "UPDATE recoveries SET status = 'ABANDONED', reason = NULL, note = $3, completed_at = {now} \
              WHERE app_id = $1 AND id = $2 AND status IN ('DISPATCHING', 'STRANDED')",
         );
-        let done = sqlx::query(update).bind(app_id).bind(id).bind(note).execute(&mut *tx).await?;
+        let done = sqlx::query(update)
+            .bind(app_id)
+            .bind(id)
+            .bind(note)
+            .execute(&mut *tx)
+            .await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        sqlx::query("DELETE FROM executors WHERE app_id = $1 AND recovery_id = $2 AND state = 'DEAD'")
-            .bind(app_id)
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "DELETE FROM executors WHERE app_id = $1 AND recovery_id = $2 AND state = 'DEAD'",
+        )
+        .bind(app_id)
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -395,7 +444,14 @@ impl Store {
         let query = "SELECT status, COUNT(*) AS n FROM recoveries \
              WHERE status IN ('GRACE', 'DISPATCHING', 'STRANDED') GROUP BY status";
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((row.try_get::<String, _>("status")?.parse()?, row.try_get("n")?))).collect()
+        rows.iter()
+            .map(|row| {
+                Ok((
+                    row.try_get::<String, _>("status")?.parse()?,
+                    row.try_get("n")?,
+                ))
+            })
+            .collect()
     }
 
     /// Deletes records closed 30 days ago, and uneventful ones after a day.
@@ -406,6 +462,9 @@ impl Store {
                OR (status IN ('REJOINED', 'NOTHING_PENDING') AND dispatched_at IS NULL \
                    AND completed_at < {now} - 86400000)",
         );
-        Ok(sqlx::query(delete).execute(self.pool()).await?.rows_affected())
+        Ok(sqlx::query(delete)
+            .execute(self.pool())
+            .await?
+            .rows_affected())
     }
 }

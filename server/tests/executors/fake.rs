@@ -54,7 +54,9 @@ impl Workflows {
 
     /// How many are pending under an executor.
     pub(crate) fn pending(&self, executor_id: &str, version: &str) -> usize {
-        let is_its = |row: &&Row| row.status == "PENDING" && row.executor_id == executor_id && row.version == version;
+        let is_its = |row: &&Row| {
+            row.status == "PENDING" && row.executor_id == executor_id && row.version == version
+        };
         self.rows.lock().unwrap().values().filter(is_its).count()
     }
 
@@ -94,7 +96,11 @@ impl Workflows {
                 json!({"exist": self.pending(text("executor_id"), text("application_version")) > 0})
             }
             "recovery" => {
-                self.recover(request["executor_ids"].as_array().unwrap(), own_id, own_version);
+                self.recover(
+                    request["executor_ids"].as_array().unwrap(),
+                    own_id,
+                    own_version,
+                );
                 json!({"success": true})
             }
             "get_workflow_aggregates" => self.aggregates(&request["body"]),
@@ -132,14 +138,23 @@ impl Workflows {
     }
 
     fn fork(&self, body: &Value) -> Value {
-        let (id, new) = (body["workflow_id"].as_str().unwrap(), body["new_workflow_id"].as_str().unwrap());
+        let (id, new) = (
+            body["workflow_id"].as_str().unwrap(),
+            body["new_workflow_id"].as_str().unwrap(),
+        );
         assert_eq!(body["start_step"], 2, "one past the last recorded step");
         let version = body["application_version"].as_str().unwrap();
         let mut rows = self.rows.lock().unwrap();
         if rows.contains_key(new) {
             return json!({"error_message": "conflicting workflow id"});
         }
-        rows.insert(new.to_owned(), Row { status: "ENQUEUED", ..row("", version, Some(id)) });
+        rows.insert(
+            new.to_owned(),
+            Row {
+                status: "ENQUEUED",
+                ..row("", version, Some(id))
+            },
+        );
         json!({"new_workflow_id": new})
     }
 }
@@ -178,7 +193,13 @@ pub(crate) struct Fake {
 
 impl Fake {
     /// Connects an executor that behaves, and waits until the server knows it.
-    pub(crate) async fn connect(server: &Server, app: &str, id: &str, version: &str, workflows: &Workflows) -> Self {
+    pub(crate) async fn connect(
+        server: &Server,
+        app: &str,
+        id: &str,
+        version: &str,
+        workflows: &Workflows,
+    ) -> Self {
         let fake = Self::odd(server, app, id, version, workflows, |_| Reply::Usual).await;
         server.until_status(app, id, version, Some("HEALTHY")).await;
         fake
@@ -193,7 +214,9 @@ impl Fake {
         workflows: &Workflows,
         behave: impl FnMut(&Value) -> Reply + Send + 'static,
     ) -> Self {
-        let socket = dial(server.address, &format!("/websocket/{app}/any")).await.unwrap();
+        let socket = dial(server.address, &format!("/websocket/{app}/any"))
+            .await
+            .unwrap();
         Self::serve(socket, id, version, "python", workflows, behave)
     }
 
@@ -230,15 +253,25 @@ impl Fake {
 
     /// Requests of a type received so far.
     pub(crate) fn received(&self, kind: &str) -> Vec<Value> {
-        self.requests.borrow().iter().filter(|request| request["type"] == kind).cloned().collect()
+        self.requests
+            .borrow()
+            .iter()
+            .filter(|request| request["type"] == kind)
+            .cloned()
+            .collect()
     }
 
     /// Waits for a request of a type.
     pub(crate) async fn asked(&mut self, kind: &str) -> Value {
         let has = |all: &Vec<Value>| all.iter().any(|request| request["type"] == kind);
         let all = tokio::time::timeout(crate::server::SOON, self.requests.wait_for(has)).await;
-        let all = all.unwrap_or_else(|_| panic!("{} was not asked {kind}", self.id)).unwrap();
-        all.iter().find(|request| request["type"] == kind).cloned().unwrap()
+        let all = all
+            .unwrap_or_else(|_| panic!("{} was not asked {kind}", self.id))
+            .unwrap();
+        all.iter()
+            .find(|request| request["type"] == kind)
+            .cloned()
+            .unwrap()
     }
 
     /// Sends a frame that nobody asked for.
@@ -248,7 +281,8 @@ impl Fake {
 
     /// Waits until the connection is over; the close code, if there was one.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
-        let ended = tokio::time::timeout(crate::server::SOON, self.end.wait_for(Option::is_some)).await;
+        let ended =
+            tokio::time::timeout(crate::server::SOON, self.end.wait_for(Option::is_some)).await;
         ended.expect("the connection did not end").unwrap().unwrap()
     }
 
@@ -260,7 +294,10 @@ impl Fake {
     pub(crate) async fn die(self) {
         self.task.abort();
         let task = &self.task;
-        until("the fake to be gone", async || task.is_finished().then_some(())).await;
+        until("the fake to be gone", async || {
+            task.is_finished().then_some(())
+        })
+        .await;
     }
 }
 
@@ -307,11 +344,17 @@ async fn talk(
             Reply::Nothing => None,
             Reply::Frame(frame) => Some(frame),
             Reply::Json(body) => Some(complete(&request, body)),
-            Reply::Usual if request["type"] == "executor_info" => Some(complete(&request, json!({
-                "executor_id": who.id, "application_version": who.version, "hostname": "fake-host",
-                "language": who.language, "dbos_version": "3.2.0", "executor_metadata": {"zone": "b"},
-            }))),
-            Reply::Usual => Some(complete(&request, who.workflows.answer(&request, &who.id, &who.version))),
+            Reply::Usual if request["type"] == "executor_info" => Some(complete(
+                &request,
+                json!({
+                    "executor_id": who.id, "application_version": who.version, "hostname": "fake-host",
+                    "language": who.language, "dbos_version": "3.2.0", "executor_metadata": {"zone": "b"},
+                }),
+            )),
+            Reply::Usual => Some(complete(
+                &request,
+                who.workflows.answer(&request, &who.id, &who.version),
+            )),
         };
         seen.send_modify(|all| all.push(request));
         if let Some(answer) = answer
@@ -333,16 +376,26 @@ fn complete(request: &Value, body: Value) -> Message {
 
 /// Opens a websocket.
 pub(crate) async fn dial(address: SocketAddr, path: &str) -> Result<Socket, Error> {
-    let request = format!("ws://{address}{path}").into_client_request().unwrap();
-    let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
-    tokio_tungstenite::connect_async_with_config(request, Some(config), true).await.map(|(socket, _)| socket)
+    let request = format!("ws://{address}{path}")
+        .into_client_request()
+        .unwrap();
+    let config = WebSocketConfig::default()
+        .max_frame_size(None)
+        .max_message_size(None);
+    tokio_tungstenite::connect_async_with_config(request, Some(config), true)
+        .await
+        .map(|(socket, _)| socket)
 }
 
 /// Dials and is refused: the status and the body.
 pub(crate) async fn refused(address: SocketAddr, path: &str) -> (u16, String) {
     match dial(address, path).await {
         Err(Error::Http(response)) => {
-            let length: usize = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+            let length: usize = response.headers()["content-length"]
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap();
             let body = String::from_utf8(response.body().clone().unwrap_or_default()).unwrap();
             assert!(length >= body.len(), "the length is told");
             (response.status().as_u16(), body)

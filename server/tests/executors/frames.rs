@@ -25,7 +25,13 @@ async fn with_bystander() -> (Server, Fake, Workflows) {
 async fn untouched(server: &Server, bystander: &Fake) {
     assert!(bystander.is_open());
     server.get("/apps/other/workflows").await;
-    assert_eq!(server.status_of("other", "bystander", "v1").await.as_deref(), Some("HEALTHY"));
+    assert_eq!(
+        server
+            .status_of("other", "bystander", "v1")
+            .await
+            .as_deref(),
+        Some("HEALTHY")
+    );
 }
 
 /// Garbage that nobody asked for is ignored, and the connection lives on.
@@ -77,14 +83,19 @@ async fn huge_frames_hurt_nobody_else() {
     untouched(&server, &bystander).await;
     let code = sender.closed().await;
     assert!(matches!(code, Some(1009) | None), "{code:?}");
-    server.until_status("shop", "sender", "v1", Some("DISCONNECTED")).await;
+    server
+        .until_status("shop", "sender", "v1", Some("DISCONNECTED"))
+        .await;
     untouched(&server, &bystander).await;
 }
 
 /// An answer that is too large fails its request with advice, and is not asked for elsewhere.
 #[tokio::test]
 async fn an_answer_that_is_too_large_fails_its_request_only() {
-    let server = Server::configured(Database::sqlite(), |config| config.hub.max_message = 1 << 20).await;
+    let server = Server::configured(Database::sqlite(), |config| {
+        config.hub.max_message = 1 << 20
+    })
+    .await;
     server.app("shop", 60).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let mut fakes = Vec::new();
@@ -122,7 +133,9 @@ async fn a_read_goes_on_to_the_next_executor() {
             false => bad(request),
         };
         let _bad = Fake::odd(&server, "shop", "bad", "v1", &workflows, behave).await;
-        server.until_status("shop", "bad", "v1", Some("HEALTHY")).await;
+        server
+            .until_status("shop", "bad", "v1", Some("HEALTHY"))
+            .await;
         let _good = Fake::connect(&server, "shop", "good", "v1", &workflows).await;
         for _ in 0..6 {
             assert_eq!(server.get(LIST).await, json!([]));
@@ -156,9 +169,15 @@ async fn only_harmless_mutations_are_repeated() {
         fakes.push(Fake::odd(&server, "shop", id, "v1", &workflows, behave).await);
         server.until_status("shop", id, "v1", Some("HEALTHY")).await;
     }
-    let (status, _) = server.post("/apps/shop/workflows/w/fork", json!({"startStep": 2})).await;
+    let (status, _) = server
+        .post("/apps/shop/workflows/w/fork", json!({"startStep": 2}))
+        .await;
     assert_eq!(status, 502);
-    assert_eq!(forks.load(Ordering::SeqCst), 1, "a fork without an id of the caller's is not repeated");
+    assert_eq!(
+        forks.load(Ordering::SeqCst),
+        1,
+        "a fork without an id of the caller's is not repeated"
+    );
 }
 
 /// An SDK that does not know a message is asked once, and then never again by that version.
@@ -166,13 +185,17 @@ async fn only_harmless_mutations_are_repeated() {
 async fn unknown_messages_are_remembered_by_release() {
     let server = Server::start(Database::sqlite()).await;
     server.app("shop", 60).await;
-    let socket = crate::fake::dial(server.address, "/websocket/shop/any").await.unwrap();
+    let socket = crate::fake::dial(server.address, "/websocket/shop/any")
+        .await
+        .unwrap();
     let behave = |request: &Value| match request["type"].as_str() {
         Some("list_workflows") => Reply::Json(json!({"error_message": "Unknown message type"})),
         _ => Reply::Usual,
     };
     let old = Fake::serve(socket, "old", "v1", "cobol", &Workflows::default(), behave);
-    server.until_status("shop", "old", "v1", Some("HEALTHY")).await;
+    server
+        .until_status("shop", "old", "v1", Some("HEALTHY"))
+        .await;
     for _ in 0..3 {
         let (status, problem) = server.call(reqwest::Method::GET, LIST, None).await;
         assert_eq!(status, 501, "{problem}");
@@ -198,13 +221,21 @@ async fn an_unresponsive_executor_is_routed_around_and_not_recovered() {
         false => Reply::Usual,
     };
     let fake = Fake::odd(&server, "shop", "wedged", "v1", &workflows, behave).await;
-    server.until_status("shop", "wedged", "v1", Some("HEALTHY")).await;
+    server
+        .until_status("shop", "wedged", "v1", Some("HEALTHY"))
+        .await;
     let _good = Fake::connect(&server, "shop", "good", "v1", &workflows).await;
     wedged.store(true, Ordering::SeqCst);
     let unresponsive = async |wanted: bool| {
         until("unresponsiveSince", async || {
             let executors = server.get("/apps/shop/executors").await;
-            let it = executors.as_array().unwrap().iter().find(|e| e["executorId"] == "wedged").unwrap().clone();
+            let it = executors
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|e| e["executorId"] == "wedged")
+                .unwrap()
+                .clone();
             assert_eq!(it["status"], "HEALTHY");
             (it.get("unresponsiveSince").is_some() == wanted).then_some(())
         })
@@ -215,9 +246,16 @@ async fn an_unresponsive_executor_is_routed_around_and_not_recovered() {
     for _ in 0..5 {
         server.get(LIST).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "requests went to the wedged one");
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "requests went to the wedged one"
+    );
     assert!(fake.received("list_workflows").is_empty());
-    assert_eq!(workflows.pending("wedged", "v1"), 1, "it may still be working");
+    assert_eq!(
+        workflows.pending("wedged", "v1"),
+        1,
+        "it may still be working"
+    );
     // It comes to itself and answers what had piled up.
     wedged.store(false, Ordering::SeqCst);
     for late in fake.received("executor_info").into_iter().skip(1) {

@@ -25,10 +25,16 @@ async fn any_prefix_and_superfluous_slashes_will_do() {
     .into_iter()
     .enumerate()
     {
-        let socket = dial(server.address, path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let socket = dial(server.address, path)
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
         let id = format!("e{n}");
-        let _fake = Fake::serve(socket, &id, "v1", "rust", &Workflows::default(), |_| Reply::Usual);
-        server.until_status("shop", &id, "v1", Some("HEALTHY")).await;
+        let _fake = Fake::serve(socket, &id, "v1", "rust", &Workflows::default(), |_| {
+            Reply::Usual
+        });
+        server
+            .until_status("shop", &id, "v1", Some("HEALTHY"))
+            .await;
     }
 }
 
@@ -49,7 +55,11 @@ async fn a_get_with_a_length_is_accepted_and_compression_declined() {
     while !answer.windows(13).any(|bytes| bytes == b"executor_info") {
         let mut bytes = [0; 1024];
         let count = stream.read(&mut bytes).await.unwrap();
-        assert!(count > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            count > 0,
+            "closed after {:?}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.extend_from_slice(&bytes[..count]);
     }
     let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
@@ -59,7 +69,8 @@ async fn a_get_with_a_length_is_accepted_and_compression_declined() {
 
 #[tokio::test]
 async fn a_refusal_says_why_with_the_right_status() {
-    let server = Server::configured(Database::sqlite(), |config| config.auth = AuthMode::Keys).await;
+    let server =
+        Server::configured(Database::sqlite(), |config| config.auth = AuthMode::Keys).await;
     server.app("shop", 60).await;
     server.app("other", 60).await;
     let make = async |name: &str, body| {
@@ -82,12 +93,17 @@ async fn a_refusal_says_why_with_the_right_status() {
         assert!(body.contains(hint), "{body}");
         assert!(!body.contains(key), "the key is not repeated");
     }
-    assert!(dial(server.address, &format!("/websocket/shop/{scoped}")).await.is_ok());
+    assert!(
+        dial(server.address, &format!("/websocket/shop/{scoped}"))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
 async fn a_revoked_key_cuts_its_sockets_and_no_others() {
-    let server = Server::configured(Database::sqlite(), |config| config.auth = AuthMode::Keys).await;
+    let server =
+        Server::configured(Database::sqlite(), |config| config.auth = AuthMode::Keys).await;
     server.app("shop", 60).await;
     let workflows = Workflows::default();
     let mut connected = Vec::new();
@@ -95,17 +111,27 @@ async fn a_revoked_key_cuts_its_sockets_and_no_others() {
         let (_, made) = server.post(&format!("/tokens/{name}"), json!({})).await;
         let path = format!("/websocket/shop/{}", made["token"].as_str().unwrap());
         let socket = dial(server.address, &path).await.unwrap();
-        connected.push((path, Fake::serve(socket, name, "v1", "go", &workflows, |_| Reply::Usual)));
-        server.until_status("shop", name, "v1", Some("HEALTHY")).await;
+        connected.push((
+            path,
+            Fake::serve(socket, name, "v1", "go", &workflows, |_| Reply::Usual),
+        ));
+        server
+            .until_status("shop", name, "v1", Some("HEALTHY"))
+            .await;
     }
     let (status, _) = server.call(Method::DELETE, "/tokens/one", None).await;
     assert!(status.is_success());
     let (path, cut) = &mut connected[0];
     cut.closed().await;
     assert_eq!(refused(server.address, path).await.0, 401);
-    server.until_status("shop", "one", "v1", Some("DISCONNECTED")).await;
+    server
+        .until_status("shop", "one", "v1", Some("DISCONNECTED"))
+        .await;
     assert!(connected[1].1.is_open());
-    assert_eq!(server.status_of("shop", "two", "v1").await.as_deref(), Some("HEALTHY"));
+    assert_eq!(
+        server.status_of("shop", "two", "v1").await.as_deref(),
+        Some("HEALTHY")
+    );
 }
 
 #[tokio::test]
@@ -132,7 +158,10 @@ async fn who_never_says_who_it_is_is_let_go() {
     server.app("shop", 60).await;
     let workflows = Workflows::default();
     let other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
-    let mut mute = Fake::odd(&server, "shop", "mute", "v1", &workflows, |_| Reply::Nothing).await;
+    let mut mute = Fake::odd(&server, "shop", "mute", "v1", &workflows, |_| {
+        Reply::Nothing
+    })
+    .await;
     mute.closed().await;
     assert!(other.is_open());
     let executors = server.get("/apps/shop/executors").await;
@@ -141,7 +170,10 @@ async fn who_never_says_who_it_is_is_let_go() {
 
 #[tokio::test]
 async fn an_impossible_identity_is_refused_and_a_fat_one_cut_to_size() {
-    let server = Server::configured(Database::sqlite(), |config| config.hub.refusal = Duration::ZERO).await;
+    let server = Server::configured(Database::sqlite(), |config| {
+        config.hub.refusal = Duration::ZERO
+    })
+    .await;
     server.app("shop", 60).await;
     let workflows = Workflows::default();
     for info in [
@@ -152,15 +184,23 @@ async fn an_impossible_identity_is_refused_and_a_fat_one_cut_to_size() {
         json!({"executor_id": "a", "application_version": "v".repeat(1025)}),
         json!({"executor_id": "a", "application_version": "v1", "error_message": "cannot"}),
     ] {
-        let mut odd = Fake::odd(&server, "shop", "a", "v1", &workflows, move |_| Reply::Json(info.clone())).await;
+        let mut odd = Fake::odd(&server, "shop", "a", "v1", &workflows, move |_| {
+            Reply::Json(info.clone())
+        })
+        .await;
         odd.closed().await;
     }
     assert_eq!(server.get("/apps/shop/executors").await, json!([]));
 
     let fat = json!({"executor_id": "fat", "application_version": "v1", "hostname": "h".repeat(10_000),
         "executor_metadata": {"much": "m".repeat(70_000)}});
-    let _fat = Fake::odd(&server, "shop", "fat", "v1", &workflows, move |_| Reply::Json(fat.clone())).await;
-    server.until_status("shop", "fat", "v1", Some("HEALTHY")).await;
+    let _fat = Fake::odd(&server, "shop", "fat", "v1", &workflows, move |_| {
+        Reply::Json(fat.clone())
+    })
+    .await;
+    server
+        .until_status("shop", "fat", "v1", Some("HEALTHY"))
+        .await;
     let executors = server.get("/apps/shop/executors").await;
     assert_eq!(executors[0]["hostname"].as_str().unwrap().len(), 256);
     assert_eq!(executors[0]["executorMetadata"], json!(null));
@@ -182,7 +222,11 @@ async fn pings_are_answered_while_requests_are_outstanding() {
         Some(Ok(Message::Pong(payload))) => assert_eq!(payload, "abcd"),
         other => panic!("expected a pong, got {other:?}"),
     }
-    assert!(sent.elapsed() < Duration::from_secs(5), "{:?}", sent.elapsed());
+    assert!(
+        sent.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        sent.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -204,8 +248,13 @@ async fn silence_beyond_the_read_deadline_is_a_loss() {
         let request: serde_json::Value = serde_json::from_str(&text).unwrap();
         let answer = json!({"type": "executor_info", "request_id": request["request_id"],
             "executor_id": "stalled", "application_version": "v1"});
-        stalled.send(Message::text(answer.to_string())).await.unwrap();
+        stalled
+            .send(Message::text(answer.to_string()))
+            .await
+            .unwrap();
     }
-    server.until_status("shop", "stalled", "v1", Some("DISCONNECTED")).await;
+    server
+        .until_status("shop", "stalled", "v1", Some("DISCONNECTED"))
+        .await;
     assert!(polled.is_open());
 }

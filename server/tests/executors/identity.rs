@@ -50,13 +50,20 @@ async fn two_processes_with_one_id_do_not_evict_each_other_for_ever() {
         replaced.closed().await;
     }
     // Three replacements in the window: this one is turned away.
-    let mut turned_away = Fake::odd(&server, "shop", "e1", "v1", &workflows, |_| crate::fake::Reply::Usual).await;
+    let mut turned_away = Fake::odd(&server, "shop", "e1", "v1", &workflows, |_| {
+        crate::fake::Reply::Usual
+    })
+    .await;
     turned_away.closed().await;
     assert!(sessions[3].is_open());
     let (status, body) = refused(server.address, "/websocket/shop/any").await;
     assert_eq!(status, 503, "{body}");
     // Another key from the same address is another place.
-    assert!(dial(server.address, "/websocket/shop/another").await.is_ok());
+    assert!(
+        dial(server.address, "/websocket/shop/another")
+            .await
+            .is_ok()
+    );
     server.get("/apps/shop/workflows").await;
 }
 
@@ -73,11 +80,18 @@ async fn another_version_under_the_id_is_another_executor() {
     let record = server.until_recovery("shop", "e1", "STRANDED").await;
     assert_eq!(record["appVersion"], "v1");
     assert_eq!(record["reason"], "NO_MATCHING_VERSION");
-    assert_eq!(workflows.pending("e1", "v1"), 2, "nothing ran under the wrong version");
+    assert_eq!(
+        workflows.pending("e1", "v1"),
+        2,
+        "nothing ran under the wrong version"
+    );
     let helper = Fake::connect(&server, "shop", "helper", "v1", &workflows).await;
     let record = server.until_recovery("shop", "e1", "RECOVERED").await;
     assert_eq!(record["recoveredBy"], "helper");
     assert_eq!(workflows.pending("helper", "v1"), 2);
-    assert_eq!(server.status_of("shop", "e1", "v2").await.as_deref(), Some("HEALTHY"));
+    assert_eq!(
+        server.status_of("shop", "e1", "v2").await.as_deref(),
+        Some("HEALTHY")
+    );
     drop(helper);
 }

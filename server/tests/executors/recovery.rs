@@ -28,13 +28,21 @@ async fn a_dead_executors_workflows_go_on(database: Database) {
     let died = Instant::now();
     victim.die().await;
 
-    server.until_status("shop", "victim", "v1", Some("DISCONNECTED")).await;
+    server
+        .until_status("shop", "victim", "v1", Some("DISCONNECTED"))
+        .await;
     let grace = server.until_recovery("shop", "victim", "GRACE").await;
     assert_eq!(grace["deadAt"], json!(null));
     let record = server.until_recovery("shop", "victim", "RECOVERED").await;
     let took = workflows.all()["victim-v1-0"].since - died;
-    assert!(took >= Duration::from_secs(1), "taken {took:?} after the loss, in grace");
-    assert!(took < Duration::from_secs(4), "taken {took:?} after the loss");
+    assert!(
+        took >= Duration::from_secs(1),
+        "taken {took:?} after the loss, in grace"
+    );
+    assert!(
+        took < Duration::from_secs(4),
+        "taken {took:?} after the loss"
+    );
 
     assert_eq!(record["id"], grace["id"], "one record per loss");
     assert_eq!(record["recoveredBy"], "survivor");
@@ -48,7 +56,11 @@ async fn a_dead_executors_workflows_go_on(database: Database) {
         .map(|name| record[name].as_str().unwrap())
         .into();
     assert!(times.is_sorted(), "{times:?}");
-    assert_eq!(server.status_of("shop", "victim", "v1").await, None, "forgotten");
+    assert_eq!(
+        server.status_of("shop", "victim", "v1").await,
+        None,
+        "forgotten"
+    );
     assert_eq!(workflows.pending("survivor", "v1"), 7);
     assert!(workflows.all().values().all(|row| row.history.len() <= 2));
 
@@ -78,7 +90,9 @@ async fn nothing_pending_means_nothing_to_offer() {
     let victim = Fake::connect(&server, "shop", "victim", "v1", &workflows).await;
     let other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
     victim.die().await;
-    let record = server.until_recovery("shop", "victim", "NOTHING_PENDING").await;
+    let record = server
+        .until_recovery("shop", "victim", "NOTHING_PENDING")
+        .await;
     assert_eq!(record["pendingWorkflows"], 0);
     assert_eq!(record["attempts"], json!([]));
     assert!(other.received("recovery").is_empty());
@@ -92,14 +106,19 @@ async fn coming_back_in_grace_recovers_nothing(database: Database) {
     for _ in 0..3 {
         let lost = Fake::connect(&server, "shop", "e1", "v1", &workflows).await;
         lost.die().await;
-        server.until_status("shop", "e1", "v1", Some("DISCONNECTED")).await;
+        server
+            .until_status("shop", "e1", "v1", Some("DISCONNECTED"))
+            .await;
     }
     let _back = Fake::connect(&server, "shop", "e1", "v1", &workflows).await;
     // Longer than any of the graces that had begun.
     tokio::time::sleep(Duration::from_millis(4000)).await;
     let records = server.recoveries("shop").await;
     assert_eq!(records.len(), 3, "one record per loss");
-    assert!(records.iter().all(|record| record["status"] == "REJOINED"), "{records:?}");
+    assert!(
+        records.iter().all(|record| record["status"] == "REJOINED"),
+        "{records:?}"
+    );
     assert!(records.iter().all(|record| record["deadAt"].is_null()));
     assert_eq!(workflows.pending("e1", "v1"), 3);
 }
@@ -127,7 +146,9 @@ async fn coming_back_after_the_offer_ends_the_recovery() {
         false => Reply::Usual,
     };
     let mut slow = Fake::odd(&server, "shop", "slow", "v1", &workflows, behave).await;
-    server.until_status("shop", "slow", "v1", Some("HEALTHY")).await;
+    server
+        .until_status("shop", "slow", "v1", Some("HEALTHY"))
+        .await;
     victim.die().await;
     slow.asked("recovery").await;
     let asked_before = slow.received("exist_pending_workflows").len();
@@ -135,7 +156,11 @@ async fn coming_back_after_the_offer_ends_the_recovery() {
     server.until_recovery("shop", "victim", "REJOINED").await;
     let _another = Fake::connect(&server, "shop", "another", "v1", &workflows).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(workflows.pending("victim", "v1"), 3, "nothing is taken from one that is back");
+    assert_eq!(
+        workflows.pending("victim", "v1"),
+        3,
+        "nothing is taken from one that is back"
+    );
     assert_eq!(slow.received("exist_pending_workflows").len(), asked_before);
     assert_eq!(slow.received("recovery").len(), 1);
 }
@@ -154,25 +179,39 @@ async fn failures_go_to_the_next_and_an_error_is_never_a_no() {
             counted.fetch_add(1, Ordering::SeqCst);
             Reply::Json(json!({"success": false}))
         }
-        Some("exist_pending_workflows") => {
-            Reply::Json(json!({"exist": false, "error_message": "OperationalError: the database is away"}))
-        }
+        Some("exist_pending_workflows") => Reply::Json(
+            json!({"exist": false, "error_message": "OperationalError: the database is away"}),
+        ),
         _ => Reply::Usual,
     };
     let _bad = Fake::odd(&server, "shop", "bad", "v1", &workflows, bad).await;
-    server.until_status("shop", "bad", "v1", Some("HEALTHY")).await;
+    server
+        .until_status("shop", "bad", "v1", Some("HEALTHY"))
+        .await;
     victim.die().await;
     // Nobody can say: stranded, not forgotten.
     let record = server.until_recovery("shop", "victim", "STRANDED").await;
     assert_eq!(record["reason"], "NO_EXECUTOR");
     assert_eq!(record["pendingWorkflows"], json!(null));
-    assert_eq!(server.status_of("shop", "victim", "v1").await.as_deref(), Some("DEAD"));
+    assert_eq!(
+        server.status_of("shop", "victim", "v1").await.as_deref(),
+        Some("DEAD")
+    );
     let _good = Fake::connect(&server, "shop", "good", "v1", &workflows).await;
     let record = server.until_recovery("shop", "victim", "RECOVERED").await;
     assert_eq!(record["recoveredBy"], "good");
     let attempts = record["attempts"].as_array().unwrap();
-    assert_eq!(attempts.len(), offers.load(Ordering::SeqCst) + 1, "{attempts:?}");
-    assert!(attempts.iter().filter(|a| a["executorId"] == "bad").all(|a| a["outcome"] == "FAILED"));
+    assert_eq!(
+        attempts.len(),
+        offers.load(Ordering::SeqCst) + 1,
+        "{attempts:?}"
+    );
+    assert!(
+        attempts
+            .iter()
+            .filter(|a| a["executorId"] == "bad")
+            .all(|a| a["outcome"] == "FAILED")
+    );
     assert_eq!(workflows.pending("good", "v1"), 4);
 }
 
@@ -189,17 +228,27 @@ async fn what_does_not_move_is_not_called_recovered() {
     let victim = Fake::connect(&server, "shop", "victim", "v1", &workflows).await;
     let lies = Arc::new(AtomicBool::new(true));
     let lying = lies.clone();
-    let behave = move |request: &Value| match request["type"] == "recovery" && lying.load(Ordering::SeqCst) {
+    let behave = move |request: &Value| match request["type"] == "recovery"
+        && lying.load(Ordering::SeqCst)
+    {
         true => Reply::Json(json!({"success": true})),
         false => Reply::Usual,
     };
     let _liar = Fake::odd(&server, "shop", "liar", "v1", &workflows, behave).await;
-    server.until_status("shop", "liar", "v1", Some("HEALTHY")).await;
+    server
+        .until_status("shop", "liar", "v1", Some("HEALTHY"))
+        .await;
     victim.die().await;
     let record = server.until_recovery("shop", "victim", "STRANDED").await;
     assert_eq!(record["reason"], "NOT_CONFIRMED");
     assert_eq!(record["pendingWorkflows"], 2);
-    assert!(record["attempts"].as_array().unwrap().iter().all(|a| a["outcome"] == "STILL_PENDING"));
+    assert!(
+        record["attempts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|a| a["outcome"] == "STILL_PENDING")
+    );
     lies.store(false, Ordering::SeqCst);
     let record = server.until_recovery("shop", "victim", "RECOVERED").await;
     assert_eq!(record["recoveredBy"], "liar");
@@ -212,7 +261,8 @@ async fn many_that_die_together_are_batched_and_spread() {
     let (server, workflows) = server(Database::sqlite(), 1).await;
     let mut survivors = Vec::new();
     for n in 0..3 {
-        survivors.push(Fake::connect(&server, "shop", &format!("survivor{n}"), "v1", &workflows).await);
+        survivors
+            .push(Fake::connect(&server, "shop", &format!("survivor{n}"), "v1", &workflows).await);
     }
     let mut victims = Vec::new();
     for n in 0..60 {
@@ -221,11 +271,15 @@ async fn many_that_die_together_are_batched_and_spread() {
         victims.push(Fake::odd(&server, "shop", &id, "v1", &workflows, |_| Reply::Usual).await);
     }
     for n in 0..60 {
-        server.until_status("shop", &format!("victim{n}"), "v1", Some("HEALTHY")).await;
+        server
+            .until_status("shop", &format!("victim{n}"), "v1", Some("HEALTHY"))
+            .await;
     }
     drop(victims);
     for n in 0..60 {
-        let record = server.until_recovery("shop", &format!("victim{n}"), "RECOVERED").await;
+        let record = server
+            .until_recovery("shop", &format!("victim{n}"), "RECOVERED")
+            .await;
         assert_eq!(record["pendingWorkflows"], 1);
     }
     let mut recovered = 0;
@@ -239,7 +293,15 @@ async fn many_that_die_together_are_batched_and_spread() {
         }
     }
     assert_eq!(recovered, 60, "each was offered once");
-    assert_eq!(server.get("/apps/shop/executors").await.as_array().unwrap().len(), 3);
+    assert_eq!(
+        server
+            .get("/apps/shop/executors")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
 }
 
 /// A recoverer that dies in turn hands on what it had taken.
@@ -263,17 +325,30 @@ async fn an_evicted_executor_is_dead_at_once_and_kept_out() {
     workflows.running(2, "wedged", "v1");
     let mut wedged = Fake::connect(&server, "shop", "wedged", "v1", &workflows).await;
     let other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
-    let (status, body) = server.post("/apps/shop/executors/wedged/evict", json!({"reason": "stuck"})).await;
+    let (status, body) = server
+        .post(
+            "/apps/shop/executors/wedged/evict",
+            json!({"reason": "stuck"}),
+        )
+        .await;
     assert_eq!(status, 204, "{body}");
     wedged.closed().await;
     let record = server.until_recovery("shop", "wedged", "RECOVERED").await;
     assert_eq!(record["recoveredBy"], "other");
     assert_eq!(workflows.pending("other", "v1"), 2);
-    let mut again = Fake::odd(&server, "shop", "wedged", "v1", &workflows, |_| Reply::Usual).await;
+    let mut again = Fake::odd(&server, "shop", "wedged", "v1", &workflows, |_| {
+        Reply::Usual
+    })
+    .await;
     again.closed().await;
     assert_eq!(server.status_of("shop", "wedged", "v1").await, None);
     assert!(other.is_open());
-    let (status, _) = server.post("/apps/shop/executors/nobody/evict", json!({"reason": "stuck"})).await;
+    let (status, _) = server
+        .post(
+            "/apps/shop/executors/nobody/evict",
+            json!({"reason": "stuck"}),
+        )
+        .await;
     assert_eq!(status, 404);
 }
 
@@ -291,7 +366,9 @@ async fn work_of_executors_nobody_knows_is_found() {
     workflows.running(2, "local", "v1");
     workflows.running(2, "finder", "v1");
     let finder = Fake::connect(&server, "shop", "finder", "v1", &workflows).await;
-    let record = server.until_recovery("shop", "forgotten", "RECOVERED").await;
+    let record = server
+        .until_recovery("shop", "forgotten", "RECOVERED")
+        .await;
     assert_eq!(record["recoveredBy"], "finder");
     assert_eq!(workflows.pending("local", "v1"), 2);
     assert_eq!(finder.received("recovery").len(), 1);

@@ -24,11 +24,23 @@ async fn deaths_during_downtime_are_found(database: Database, within: Duration) 
     let helper = Fake::connect(&server, "shop", "returns", "v1", &workflows).await;
     let record = server.until_recovery("shop", "dies", "RECOVERED").await;
     let taken = workflows.all()["dies-v1-0"].since;
-    assert!(taken - back > Duration::from_millis(1500), "dead {:?} after the return", taken - back);
-    assert!(taken - back < within, "found {:?} after the return", taken - back);
+    assert!(
+        taken - back > Duration::from_millis(1500),
+        "dead {:?} after the return",
+        taken - back
+    );
+    assert!(
+        taken - back < within,
+        "found {:?} after the return",
+        taken - back
+    );
     assert_eq!(record["recoveredBy"], "returns");
     let records = server.recoveries("shop").await;
-    assert_eq!(records.len(), 1, "no record for who came back in time: {records:?}");
+    assert_eq!(
+        records.len(),
+        1,
+        "no record for who came back in time: {records:?}"
+    );
     assert_eq!(workflows.pending("returns", "v1"), 4);
     drop(helper);
 }
@@ -51,7 +63,10 @@ async fn what_was_stranded_is_still_known() {
     server.app("shop", 1).await;
     let workflows = Workflows::default();
     workflows.running(3, "victim", "v1");
-    Fake::connect(&server, "shop", "victim", "v1", &workflows).await.die().await;
+    Fake::connect(&server, "shop", "victim", "v1", &workflows)
+        .await
+        .die()
+        .await;
     let stranded = server.until_recovery("shop", "victim", "STRANDED").await;
     server.kill();
     server.run().await;

@@ -65,7 +65,10 @@ impl Drop for Database {
             return;
         };
         let done = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(execute(&base, format!("DROP DATABASE {name} WITH (FORCE)")));
         });
         done.join().ok();
@@ -99,7 +102,11 @@ impl Server {
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             config,
-            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap(),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(30))
+                .build()
+                .unwrap(),
             runtime: None,
             shutdown: CancellationToken::new(),
             _database: database,
@@ -110,9 +117,14 @@ impl Server {
 
     /// Starts it (again) on the same address and store.
     pub(crate) async fn run(&mut self) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         self.shutdown = CancellationToken::new();
-        let (config, shutdown, address) = (self.config.clone(), self.shutdown.clone(), self.address);
+        let (config, shutdown, address) =
+            (self.config.clone(), self.shutdown.clone(), self.address);
         let (tell, told) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             let listener = TcpListener::bind(address).await.unwrap();
@@ -123,7 +135,12 @@ impl Server {
         });
         self.address = told.await.unwrap();
         self.runtime = Some(runtime);
-        let ready = self.client.get(format!("http://{}/readyz", self.address)).send().await.unwrap();
+        let ready = self
+            .client
+            .get(format!("http://{}/readyz", self.address))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(ready.status(), 200);
     }
 
@@ -132,7 +149,12 @@ impl Server {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let url = format!("http://{}/v2/orgs/local{path}", self.address);
         let mut request = self.client.request(method, url).bearer_auth(ADMIN);
         if let Some(body) = body {
@@ -165,7 +187,12 @@ impl Server {
     }
 
     /// An executor's status, by its id and version.
-    pub(crate) async fn status_of(&self, app: &str, executor_id: &str, version: &str) -> Option<String> {
+    pub(crate) async fn status_of(
+        &self,
+        app: &str,
+        executor_id: &str,
+        version: &str,
+    ) -> Option<String> {
         let executors = self.get(&format!("/apps/{app}/executors")).await;
         let is_it = |e: &&Value| e["executorId"] == executor_id && e["appVersion"] == version;
         let found = executors.as_array().unwrap().iter().find(is_it)?;
@@ -173,7 +200,13 @@ impl Server {
     }
 
     /// Waits until an executor has this status; `None`: until it is forgotten.
-    pub(crate) async fn until_status(&self, app: &str, executor_id: &str, version: &str, status: Option<&str>) {
+    pub(crate) async fn until_status(
+        &self,
+        app: &str,
+        executor_id: &str,
+        version: &str,
+        status: Option<&str>,
+    ) {
         let what = format!("{executor_id} {version} to be {status:?}");
         until(&what, async || {
             (self.status_of(app, executor_id, version).await.as_deref() == status).then_some(())
@@ -188,10 +221,15 @@ impl Server {
 
     /// Waits for a record of this executor in this state, and returns it.
     pub(crate) async fn until_recovery(&self, app: &str, executor_id: &str, status: &str) -> Value {
-        until(&format!("a recovery of {executor_id} to be {status}"), async || {
-            let records = self.recoveries(app).await;
-            records.into_iter().find(|r| r["executorId"] == executor_id && r["status"] == status)
-        })
+        until(
+            &format!("a recovery of {executor_id} to be {status}"),
+            async || {
+                let records = self.recoveries(app).await;
+                records
+                    .into_iter()
+                    .find(|r| r["executorId"] == executor_id && r["status"] == status)
+            },
+        )
         .await
     }
 }
