@@ -2,12 +2,14 @@
 # `make help` lists them.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench fmt
+.PHONY: help demo test bench console fmt
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## watch a recovery: server, three executors and a load of checkouts on embedded SQLite
+	@test -d web/dist || ! command -v npm >/dev/null || $(MAKE) --no-print-directory console || \
+		echo "The console could not be built; the demo goes on without it."
 	cargo build --bin segno --bin checkout
 	@$(TARGET)/debug/segno dev --app checkout -- $(TARGET)/debug/checkout
 
@@ -17,6 +19,10 @@ test: ## everything, real PostgreSQL and official SDKs included; ends with a cou
 bench: ## what a checkpoint costs, on a durable PostgreSQL (see bench/README.md)
 	cargo build --release -p segno-bench
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/recorder
+
+console: ## build the console into web/dist, which the next build of the binary embeds
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch server/build.rs
 
 fmt: ## format the Rust sources
 	cargo fmt --all

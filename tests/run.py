@@ -24,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
 SDK_TESTS = ROOT / "tests" / "sdk" / "python"
+WEB = ROOT / "web"
+CONSOLE_TESTS = ROOT / "tests" / "console"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -44,16 +46,24 @@ class Counts:
 
 @dataclass
 class Stage:
-    """One command. `needs` names what the machine must have, see `lacking`."""
+    """One command. `needs` names what the machine must have, see `lacking`; `after` the stages without
+    which it is pointless, `waits` those that only have to be over."""
 
     name: str
     command: list[str]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    folder: Path = ROOT
     env: dict[str, str] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     seconds: float = 0.0
     verdict: str = "not run"
+
+
+PYTHON_ENVIRONMENTS = "python environments"
+CONSOLE_BUILD = "console build"
+NPM_CI = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 def cargo(*arguments: str) -> list[str]:
@@ -70,7 +80,7 @@ def stages() -> list[Stage]:
             needs=("cargo",),
         ),
         # The programs that tests start as processes; same profile as the tests, so built once.
-        Stage("build", cargo("build", "--workspace", "--bins"), needs=("cargo",)),
+        Stage("build", cargo("build", "--workspace", "--bins"), needs=("cargo",), waits=(CONSOLE_BUILD,)),
         # With what successful tests print: the kill loop's seeds and times are worth reading.
         Stage(
             "rust",
@@ -85,8 +95,16 @@ def stages() -> list[Stage]:
                 *("-m", "pytest", str(SDK_TESTS), "--numprocesses=4"),
             ],
             needs=("cargo", "postgres"),
-            after=("build", "python environments"),
+            after=("build", PYTHON_ENVIRONMENTS),
             env={"SEGNO_BIN": str(segno)},
+        ),
+        Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
+        Stage(
+            "console",
+            ["npm", "test"],
+            needs=("cargo", "node", "chromium"),
+            after=("build", CONSOLE_BUILD, "console modules"),
+            folder=CONSOLE_TESTS,
         ),
     ]
 
@@ -96,6 +114,10 @@ def stages() -> list[Stage]:
 
 def lacking(need: str) -> str | None:
     """Why `need` is not met, or None."""
+    if need == "node" and not has_node():
+        return "no Node.js 20.19 or later with npm (https://nodejs.org)"
+    if need == "chromium" and not Path(os.environ.get("SEGNO_CHROMIUM", "/usr/bin/chromium")).exists():
+        return "no Chromium (install it, or set SEGNO_CHROMIUM to its path)"
     if need == "cargo" and shutil.which("cargo") is None:
         return "no Rust toolchain (https://rustup.rs)"
     if need == "postgres" and not os.environ.get("SEGNO_TEST_POSTGRES_URL"):
@@ -103,17 +125,30 @@ def lacking(need: str) -> str | None:
     return None
 
 
+def has_node() -> bool:
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return False
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.match(r"v(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= (20, 19)
+
+
 # ---- running ------------------------------------------------------------------------------------
 
 
 def counted(line: str) -> Counts | None:
-    """The counts in a runner's summary line: cargo's per test program, pytest's at its end."""
+    """The counts in a runner's summary line: cargo's per test program, the others' at their end."""
     if line.startswith("test result: "):
         return counts_in(line, passed="passed", failed="failed", skipped="ignored")
     if re.fullmatch(r"=+ .*\bin [\d.]+s( \([\d:]+\))? =+", line):
         counts = counts_in(line, passed="passed", failed="failed", skipped="skipped")
         counts.failed += sum(map(int, re.findall(r"(\d+) errors?\b", line)))
         return counts
+    if re.match(r"Tests +\d", line):  # Vitest
+        return counts_in(line, passed="passed", failed="failed", skipped="skipped")
+    if found := re.fullmatch(r"ℹ (pass|fail|skipped|cancelled|todo) (\d+)", line):  # node --test
+        word = {"pass": "passed", "fail": "failed", "cancelled": "failed"}.get(found[1], "skipped")
+        return Counts(**{word: int(found[2])})
     return None
 
 
@@ -127,7 +162,7 @@ def run(stage: Stage) -> None:
     print(f"\n==> {stage.name}: {' '.join(stage.command)}", flush=True)
     process = subprocess.Popen(
         stage.command,
-        cwd=ROOT,
+        cwd=stage.folder,
         env={**os.environ, **stage.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -161,30 +196,64 @@ def settle(stage: Stage, earlier: dict[str, str]) -> None:
     stage.seconds = time.monotonic() - started
 
 
-# ---- Python environments ------------------------------------------------------------------------
+# ---- beside the compiler ------------------------------------------------------------------------
 
 
-class PythonEnvironments(threading.Thread):
-    """Makes a virtual environment per requirements file, while the compiler runs.
+class Background(threading.Thread):
+    """A stage that runs beside the compiler; its output is kept and printed if it fails."""
+
+    def __init__(self, name: str, *needs: str) -> None:
+        super().__init__(daemon=True)
+        self.stage = Stage(name, [], needs=needs)
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        started = time.monotonic()
+        try:
+            if reason := next((why for need in self.stage.needs if (why := lacking(need))), None):
+                self.stage.counts.skipped = 1
+                self.stage.verdict = f"skipped: {reason}"
+            else:
+                self.work()
+                self.stage.verdict = "failed" if self.stage.counts.failed else "ok"
+        except subprocess.CalledProcessError as error:
+            print(f"\n==> {self.stage.name}: {error}\n{error.stdout}", flush=True)
+            self.stage.counts.failed = max(1, self.stage.counts.failed)
+            self.stage.verdict = "failed"
+        self.stage.seconds = time.monotonic() - started
+
+    def call(self, *command: str, folder: Path = ROOT) -> None:
+        """Runs a command to its end and counts the tests it reports."""
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            if counts := counted(ANSI.sub("", line).strip()):
+                self.stage.counts.add(counts)
+        done.check_returncode()
+
+
+class PythonEnvironments(Background):
+    """Makes a virtual environment per requirements file.
 
     They are kept in .cache/python and made anew when their file or the interpreter changes.
     """
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.stage = Stage("python environments", [])
+        super().__init__(PYTHON_ENVIRONMENTS)
 
-    def run(self) -> None:
-        started = time.monotonic()
-        try:
-            for requirements in sorted((SDK_TESTS / "requirements").glob("*.txt")):
-                self.make(requirements)
-            self.stage.verdict = "ok"
-        except subprocess.CalledProcessError as error:
-            print(f"\n==> {self.stage.name}: {error}\n{error.stdout}", flush=True)
-            self.stage.counts.failed = 1
-            self.stage.verdict = "failed"
-        self.stage.seconds = time.monotonic() - started
+    def work(self) -> None:
+        for requirements in sorted((SDK_TESTS / "requirements").glob("*.txt")):
+            self.make(requirements)
 
     def make(self, requirements: Path) -> None:
         home = ROOT / ".cache" / "python" / requirements.stem
@@ -199,16 +268,19 @@ class PythonEnvironments(threading.Thread):
         self.call(python, "-m", "pip", "install", "--quiet", "--requirement", str(requirements))
         stamp.write_text(wanted)
 
-    @staticmethod
-    def call(*command: str) -> None:
-        subprocess.run(
-            command,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+
+class ConsoleBuild(Background):
+    """Lints, checks, tests and builds the console, which the binary then embeds."""
+
+    def __init__(self) -> None:
+        super().__init__(CONSOLE_BUILD, "node")
+
+    def work(self) -> None:
+        self.call(*NPM_CI, folder=WEB)
+        self.call("npm", "run", "check", folder=WEB)
+        self.call("npm", "run", "build", folder=WEB)
+        # Cargo does not notice a folder that was not there before; see server/build.rs.
+        (ROOT / "server" / "build.rs").touch()
 
 
 # ---- the whole ----------------------------------------------------------------------------------
@@ -221,18 +293,23 @@ def main(names: list[str]) -> int:
         print(f"no such stage: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
 
-    environments = PythonEnvironments()
-    if any(environments.stage.name in stage.after for stage in chosen):
-        environments.start()
+    beside = [
+        each
+        for each in (ConsoleBuild(), PythonEnvironments())
+        if any(each.stage.name in stage.after + stage.waits for stage in chosen)
+    ]
+    for each in beside:
+        each.start()
     verdicts: dict[str, str] = {}
     for stage in chosen:
-        if environments.stage.name in stage.after:
-            environments.join()
-            verdicts[environments.stage.name] = environments.stage.verdict
+        for each in beside:
+            if each.stage.name in stage.after + stage.waits:
+                each.join()
+                verdicts[each.stage.name] = each.stage.verdict
         settle(stage, verdicts)
         verdicts[stage.name] = stage.verdict
 
-    done = [environments.stage, *chosen] if environments.ident else chosen
+    done = [*(each.stage for each in beside), *chosen]
     total = Counts()
     print(f"\n{'stage':<20} {'seconds':>8}  {'tests':<36} verdict")
     for stage in done:

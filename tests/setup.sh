@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beyond the toolchains and is not there yet: the PostgreSQL server,
-# Python's venv module, a C compiler. Safe to repeat; does nothing on a machine that has them.
+# Python's venv module, a C compiler, Chromium. Safe to repeat; does nothing on a machine that has them.
 #
 # Needs root and apt for that. Elsewhere it prints what to install; the stages that lack something
 # are then skipped by tests/run.py, with the reason.
@@ -11,9 +11,13 @@ missing=()
 "$here/postgres.sh" --find >/dev/null || missing+=(postgresql)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v cc >/dev/null || missing+=(build-essential)
+[[ -x ${SEGNO_CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium)
 
 if ! command -v cargo >/dev/null && [[ ! -x $HOME/.cargo/bin/cargo ]]; then
     echo "setup: no Rust toolchain found; install one from https://rustup.rs" >&2
+fi
+if ! command -v npm >/dev/null; then
+    echo "setup: no Node.js found; install 20.19 or later from https://nodejs.org" >&2
 fi
 if ((${#missing[@]} == 0)); then
     exit 0
