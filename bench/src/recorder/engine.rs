@@ -13,7 +13,9 @@ pub(crate) struct Engine {
 async fn steps(ctx: Ctx, count: u32) -> segno::Result<u64> {
     let mut sum = 0;
     for n in 0..count {
-        sum += ctx.step("count", || async move { Ok(u64::from(n)) }).await?;
+        sum += ctx
+            .step("count", || async move { Ok(u64::from(n)) })
+            .await?;
     }
     Ok(sum)
 }

@@ -66,7 +66,9 @@ impl Figure {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let scratch = Scratch::create(&args.postgres).await.context("cannot prepare a database")?;
+    let scratch = Scratch::create(&args.postgres)
+        .await
+        .context("cannot prepare a database")?;
     let result = measure_all(&args, &scratch).await;
     scratch.remove().await?;
     result
@@ -74,8 +76,13 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure_all(args: &Args, scratch: &Scratch) -> anyhow::Result<()> {
     println!("{}", scratch.describe().await?);
-    println!("workflows of {} steps, {} s each\n", args.steps, args.seconds);
-    let engine = engine::Engine::launch(scratch.url()).await.map_err(anyhow::Error::msg)?;
+    println!(
+        "workflows of {} steps, {} s each\n",
+        args.steps, args.seconds
+    );
+    let engine = engine::Engine::launch(scratch.url())
+        .await
+        .map_err(anyhow::Error::msg)?;
     let idle = idle(scratch).await?;
     let mut figures = Vec::new();
     for &concurrency in &args.concurrency {
@@ -127,7 +134,15 @@ where
     let elapsed = began.elapsed();
     let used = scratch.settled().await?.since(before);
     let idle_commits = idle * SETTLE.as_secs_f64();
-    Ok(Figure { name, concurrency, workflows, elapsed, warmed_up, used, idle_commits })
+    Ok(Figure {
+        name,
+        concurrency,
+        workflows,
+        elapsed,
+        warmed_up,
+        used,
+        idle_commits,
+    })
 }
 
 /// Counts the workflows that ended; the last ones are waited for.
@@ -153,7 +168,10 @@ where
 }
 
 fn print(figures: &[Figure], idle: f64) {
-    println!("{:8} {:>11} {:>12} {:>17} {:>13}", "", "concurrency", "workflows/s", "commits/workflow", "WAL/workflow");
+    println!(
+        "{:8} {:>11} {:>12} {:>17} {:>13}",
+        "", "concurrency", "workflows/s", "commits/workflow", "WAL/workflow"
+    );
     for figure in figures {
         println!(
             "{:8} {:>11} {:>12.1} {:>17.2} {:>10.1} kB",
@@ -166,7 +184,9 @@ fn print(figures: &[Figure], idle: f64) {
     }
     println!("\nidle engine: {idle:.1} commits/s (included above, while workflows ran)");
     for engine in figures.iter().filter(|f| f.name == "segno") {
-        let plain = figures.iter().find(|f| f.name == "plain" && f.concurrency == engine.concurrency);
+        let plain = figures
+            .iter()
+            .find(|f| f.name == "plain" && f.concurrency == engine.concurrency);
         if let Some(plain) = plain {
             println!(
                 "segno : plain at concurrency {:<3}  {:>5.2} times the workflows, {:.3} of the commits",

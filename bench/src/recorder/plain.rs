@@ -56,7 +56,10 @@ impl Plain {
         .bind(n)
         .fetch_optional(&self.pool)
         .await?;
-        anyhow::ensure!(matches!(&known, Some((Some(status), None)) if status == "PENDING"), "{known:?}");
+        anyhow::ensure!(
+            matches!(&known, Some((Some(status), None)) if status == "PENDING"),
+            "{known:?}"
+        );
         sqlx::query(
             "INSERT INTO dbos.operation_outputs (workflow_uuid, function_id, function_name, output) \
              VALUES ($1, $2, 'count', $3)",

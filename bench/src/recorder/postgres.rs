@@ -39,9 +39,17 @@ impl Scratch {
     pub(crate) async fn create(server: &str) -> anyhow::Result<Self> {
         let watcher = PgPool::connect(server).await?;
         let name = format!("segno_bench_{}", Uuid::new_v4().simple());
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&watcher).await?;
-        let (base, _) = server.rsplit_once('/').context("the URL names no database")?;
-        Ok(Self { url: format!("{base}/{name}"), name, watcher })
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&watcher)
+            .await?;
+        let (base, _) = server
+            .rsplit_once('/')
+            .context("the URL names no database")?;
+        Ok(Self {
+            url: format!("{base}/{name}"),
+            name,
+            watcher,
+        })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -79,7 +87,9 @@ impl Scratch {
 
     pub(crate) async fn remove(&self) -> anyhow::Result<()> {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        sqlx::query(AssertSqlSafe(drop)).execute(&self.watcher).await?;
+        sqlx::query(AssertSqlSafe(drop))
+            .execute(&self.watcher)
+            .await?;
         Ok(())
     }
 }

@@ -11,7 +11,13 @@ use uuid::Uuid;
 use crate::shop::{BAD_CARD, acknowledge};
 use crate::workflow::{Order, checkout};
 
-const SKUS: [&str; 5] = ["espresso-machine", "grinder", "kettle", "scale", "beans-1kg"];
+const SKUS: [&str; 5] = [
+    "espresso-machine",
+    "grinder",
+    "kettle",
+    "scale",
+    "beans-1kg",
+];
 
 /// How many and which.
 #[derive(Clone, Debug)]
@@ -67,7 +73,9 @@ impl Load {
         }
         tokio::spawn(async move {
             match handle.await {
-                Ok(receipt) => tracing::debug!(%id, order = receipt.order_id, charge = receipt.charge_id, "done"),
+                Ok(receipt) => {
+                    tracing::debug!(%id, order = receipt.order_id, charge = receipt.charge_id, "done")
+                }
                 Err(error) => tracing::debug!(%id, %error, "not done"),
             }
             drop(place);
@@ -81,7 +89,12 @@ impl Load {
             sku: (*SKUS.choose(&mut rng).unwrap_or(&SKUS[0])).to_owned(),
             quantity: rand::random_range(1..4),
             cents: rand::random_range(500..50_000),
-            card: if declined { BAD_CARD } else { "4242 4242 4242 4242" }.to_owned(),
+            card: if declined {
+                BAD_CARD
+            } else {
+                "4242 4242 4242 4242"
+            }
+            .to_owned(),
             email: format!("{}@example.com", Uuid::new_v4().simple()),
         }
     }

@@ -29,7 +29,12 @@ struct Args {
     app_name: String,
 
     /// postgres://… or sqlite://…, for the engine's tables and the shop's
-    #[arg(long, env = "SEGNO_SYSTEM_DATABASE_URL", hide_env_values = true, default_value = "sqlite://checkout.db")]
+    #[arg(
+        long,
+        env = "SEGNO_SYSTEM_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://checkout.db"
+    )]
     database_url: String,
 
     /// Version of this code, instead of a hash over the workflows
@@ -72,7 +77,10 @@ struct Args {
 #[tokio::main]
 async fn main() -> segno::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .init();
     let args = Args::parse();
 
     let db = Db::connect(&args.database_url).await?;
@@ -89,14 +97,20 @@ async fn main() -> segno::Result<()> {
         builder = builder.app_version(version);
     }
     let app = builder.launch().await?;
-    tracing::info!(executor_id = app.executor_id(), version = app.app_version(), "the shop is open");
+    tracing::info!(
+        executor_id = app.executor_id(),
+        version = app.app_version(),
+        "the shop is open"
+    );
 
     let load = Load {
         rate: args.rate,
         first: args.first,
         declined: args.declined,
         open: args.open,
-        prefix: args.prefix.unwrap_or_else(|| format!("cart-{}", &Uuid::new_v4().to_string()[..8])),
+        prefix: args
+            .prefix
+            .unwrap_or_else(|| format!("cart-{}", &Uuid::new_v4().to_string()[..8])),
     };
     let customers = tokio::spawn(load.run(app.clone(), db));
     asked_to_stop().await?;

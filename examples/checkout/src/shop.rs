@@ -50,9 +50,14 @@ impl Shop {
     /// Creates the tables that are missing.
     pub(crate) async fn open(db: Db, world: World) -> segno::Result<Self> {
         let sqlite = db.is_sqlite();
-        db.transaction(|tx| Box::pin(create_tables(tx, sqlite))).await?;
+        db.transaction(|tx| Box::pin(create_tables(tx, sqlite)))
+            .await?;
         let ledger = Ledger { db: db.clone() };
-        let desk = Arc::new(Desk { db: db.clone(), ledger, world });
+        let desk = Arc::new(Desk {
+            db: db.clone(),
+            ledger,
+            world,
+        });
         Ok(Self {
             db,
             stock: Stock(Arc::clone(&desk)),
@@ -88,7 +93,9 @@ struct Ledger {
 
 impl Ledger {
     async fn note(&self, ctx: &Ctx<Shop>, step: &str) -> segno::Result<()> {
-        self.db.transaction(|tx| Box::pin(note(tx, ctx, step))).await
+        self.db
+            .transaction(|tx| Box::pin(note(tx, ctx, step)))
+            .await
     }
 }
 
@@ -246,7 +253,12 @@ impl Orders {
 pub(crate) struct Mail(Arc<Desk>);
 
 impl Mail {
-    pub(crate) async fn confirm(&self, ctx: &Ctx<Shop>, to: &str, order_id: i64) -> segno::Result<()> {
+    pub(crate) async fn confirm(
+        &self,
+        ctx: &Ctx<Shop>,
+        to: &str,
+        order_id: i64,
+    ) -> segno::Result<()> {
         self.0.work(ctx, "send email").await?;
         tracing::debug!(to, order_id, "your order is on its way");
         Ok(())
@@ -256,7 +268,9 @@ impl Mail {
 async fn create_tables(tx: &mut Tx<'_>, sqlite: bool) -> segno::Result<()> {
     if !sqlite {
         // Several processes begin at once, and Postgres' IF NOT EXISTS does not wait for the others.
-        tx.query("SELECT pg_advisory_xact_lock(20240117)").execute().await?;
+        tx.query("SELECT pg_advisory_xact_lock(20240117)")
+            .execute()
+            .await?;
     }
     let orders = if sqlite {
         "CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, workflow_id TEXT NOT NULL, \
@@ -297,6 +311,8 @@ pub(crate) async fn acknowledge(db: &Db, workflow_id: &str) -> segno::Result<()>
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

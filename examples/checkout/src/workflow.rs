@@ -45,7 +45,8 @@ pub(crate) async fn checkout(ctx: Ctx<Shop>, order: Order) -> segno::Result<Rece
     let charge_id = match charged {
         Ok(charge_id) => charge_id,
         Err(error) => {
-            ctx.step("release inventory", || shop.stock.release(&ctx)).await?;
+            ctx.step("release inventory", || shop.stock.release(&ctx))
+                .await?;
             return Err(error.into());
         }
     };
@@ -57,9 +58,14 @@ pub(crate) async fn checkout(ctx: Ctx<Shop>, order: Order) -> segno::Result<Rece
         })
         .await?;
 
-    ctx.step("send email", || shop.mail.confirm(&ctx, &order.email, order_id))
-        .max_attempts(3)
-        .await?;
+    ctx.step("send email", || {
+        shop.mail.confirm(&ctx, &order.email, order_id)
+    })
+    .max_attempts(3)
+    .await?;
 
-    Ok(Receipt { order_id, charge_id })
+    Ok(Receipt {
+        order_id,
+        charge_id,
+    })
 }

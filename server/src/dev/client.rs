@@ -126,7 +126,8 @@ impl Client {
         executor_id: &str,
         version: &str,
     ) -> anyhow::Result<Vec<Workflow>> {
-        let filter = json!({ "executorId": [executor_id], "appVersion": [version], "status": ["PENDING"] });
+        let filter =
+            json!({ "executorId": [executor_id], "appVersion": [version], "status": ["PENDING"] });
         self.search(&filter).await
     }
 
@@ -157,7 +158,10 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let url = format!("{}{path}", self.base);
-        Ok(checked(self.http.get(url).send().await?).await?.json().await?)
+        Ok(checked(self.http.get(url).send().await?)
+            .await?
+            .json()
+            .await?)
     }
 
     async fn post<T: DeserializeOwned>(

@@ -119,8 +119,14 @@ impl Fleet {
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         self.started = number;
         let pid = child.id().unwrap_or_default();
-        let member = Member { number, pid, end: None };
-        self.roster.lock().insert(executor_id.clone(), member.clone());
+        let member = Member {
+            number,
+            pid,
+            end: None,
+        };
+        self.roster
+            .lock()
+            .insert(executor_id.clone(), member.clone());
         self.forward(&mut child, number, file);
         self.watch(child, executor_id, member.clone(), log);
         Ok(member)
@@ -130,7 +136,12 @@ impl Fleet {
     fn forward(&self, child: &mut Child, number: usize, file: tokio::fs::File) {
         let file = Arc::new(tokio::sync::Mutex::new(file));
         if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(forward_lines(stdout, number, Arc::clone(&file), self.terminal));
+            tokio::spawn(forward_lines(
+                stdout,
+                number,
+                Arc::clone(&file),
+                self.terminal,
+            ));
         }
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(forward_lines(stderr, number, file, self.terminal));
@@ -218,7 +229,10 @@ async fn forward_lines(
         drop(log);
         let text = String::from_utf8_lossy(&line);
         if is_problem(&text) {
-            terminal.say(Tone::Attention, &format!("executor {number}: {}", text.trim()));
+            terminal.say(
+                Tone::Attention,
+                &format!("executor {number}: {}", text.trim()),
+            );
         }
         line.clear();
     }

@@ -76,7 +76,11 @@ pub async fn run(args: DevArgs, format: LogFormat, filter: &str) -> anyhow::Resu
     let place = Place::claim(&args.data_dir, args.fresh)?;
     let log = std::fs::File::create(place.logs().join("server.log"))?;
     // We look at the API five times a second; nobody wants to read that.
-    let filter = if filter == "info" { "info,segno_server::access=warn" } else { filter };
+    let filter = if filter == "info" {
+        "info,segno_server::access=warn"
+    } else {
+        filter
+    };
     logging::init_to(format, filter, std::sync::Mutex::new(log)).map_err(anyhow::Error::msg)?;
     let listener = place::listen(args.listen, &terminal).await?;
     let address = listener.local_addr()?;
@@ -142,8 +146,12 @@ impl Dev {
             start_version: self.start_version.clone(),
             grace_secs: self.args.grace,
         };
-        let narrator =
-            Narrator::new(self.client.clone(), self.terminal, self.fleet.roster(), hints);
+        let narrator = Narrator::new(
+            self.client.clone(),
+            self.terminal,
+            self.fleet.roster(),
+            hints,
+        );
         let (sight, seen) = watch::channel(Sight::default());
         let mut narrator = tokio::spawn(narrator.run(sight));
         let result = tokio::select! {
@@ -187,7 +195,10 @@ impl Dev {
     fn on_exit(&self, replacements: &mut Replacements, exit: &Exit) -> anyhow::Result<()> {
         if exit.how.contains("exit status") {
             let tail = fleet::tail(&exit.log, 8);
-            let text = format!("executor {} (pid {}) {}.\n{tail}", exit.number, exit.pid, exit.how);
+            let text = format!(
+                "executor {} (pid {}) {}.\n{tail}",
+                exit.number, exit.pid, exit.how
+            );
             self.terminal.say(Tone::Attention, &text);
         }
         match replacements.lost(exit) {
@@ -200,7 +211,11 @@ impl Dev {
         }
     }
 
-    async fn replace(&mut self, replacements: &mut Replacements, sight: &Sight) -> anyhow::Result<()> {
+    async fn replace(
+        &mut self,
+        replacements: &mut Replacements,
+        sight: &Sight,
+    ) -> anyhow::Result<()> {
         match replacements.next(sight, &self.fleet.roster(), Instant::now()) {
             Next::Wait => {}
             Next::HoldBack => self.terminal.say(
@@ -210,7 +225,10 @@ impl Dev {
             Next::Start(due) => {
                 for _ in 0..due {
                     let member = self.fleet.start().await?;
-                    let text = format!("replacement started: executor {}, pid {}.", member.number, member.pid);
+                    let text = format!(
+                        "replacement started: executor {}, pid {}.",
+                        member.number, member.pid
+                    );
                     self.terminal.say(Tone::Quiet, &text);
                 }
             }
@@ -233,25 +251,53 @@ impl Dev {
         let address = self.address;
         let mut text = format!("\n  {} is running.\n\n", t.bold("segno dev"));
         let _ = writeln!(text, "  Where to look");
-        let _ = writeln!(text, "    console      {}", t.bold(&format!("http://{address}/")));
+        let _ = writeln!(
+            text,
+            "    console      {}",
+            t.bold(&format!("http://{address}/"))
+        );
         let _ = writeln!(text, "    executors    curl -s {base}/executors");
         let _ = writeln!(text, "    recoveries   curl -s {base}/recoveries");
-        let _ = writeln!(text, "    workflows    curl -s '{base}/workflows?sortDesc=true&limit=5'");
+        let _ = writeln!(
+            text,
+            "    workflows    curl -s '{base}/workflows?sortDesc=true&limit=5'"
+        );
         let _ = writeln!(text, "    the API      http://{address}/docs");
         let _ = writeln!(text, "    logs         {}", relative(&place.logs()));
-        let pids: Vec<String> = self.fleet.roster().pids().iter().map(u32::to_string).collect();
+        let pids: Vec<String> = self
+            .fleet
+            .roster()
+            .pids()
+            .iter()
+            .map(u32::to_string)
+            .collect();
         match (&self.start_version, pids.first()) {
             (Some(start), Some(pid)) => {
                 let _ = writeln!(text, "\n  What to try, in another terminal");
                 let _ = writeln!(text, "    kill an executor in mid-work, and watch here");
                 let _ = writeln!(text, "        {}", t.bold(&format!("kill -9 {pid}")));
-                let _ = writeln!(text, "    deploy another version beside it, then kill all of the old one");
-                let _ = writeln!(text, "        {}", t.bold(&start.replace("{version}", "v2")));
-                let _ = writeln!(text, "        {}", t.bold(&format!("kill -9 {}", pids.join(" "))));
+                let _ = writeln!(
+                    text,
+                    "    deploy another version beside it, then kill all of the old one"
+                );
+                let _ = writeln!(
+                    text,
+                    "        {}",
+                    t.bold(&start.replace("{version}", "v2"))
+                );
+                let _ = writeln!(
+                    text,
+                    "        {}",
+                    t.bold(&format!("kill -9 {}", pids.join(" ")))
+                );
             }
             _ => {
                 let env = relative(&place.environment_file());
-                let _ = writeln!(text, "\n  No command was given. Start executors of `{}` with", self.args.app);
+                let _ = writeln!(
+                    text,
+                    "\n  No command was given. Start executors of `{}` with",
+                    self.args.app
+                );
                 let _ = writeln!(text, "        . {env} && COMMAND");
             }
         }
@@ -287,7 +333,11 @@ impl Dev {
                 }
             }
         }
-        let how = if killed { "killed; their work waits for the next start" } else { "all stopped" };
+        let how = if killed {
+            "killed; their work waits for the next start"
+        } else {
+            "all stopped"
+        };
         self.terminal.say(Tone::Quiet, how);
     }
 }
@@ -329,7 +379,8 @@ fn environment(args: &DevArgs, place: &Place, address: SocketAddr) -> Vec<(Strin
 
 /// The same for executors that are started by hand from another terminal.
 fn write_environment_file(place: &Place, environment: &[(String, String)]) -> anyhow::Result<()> {
-    let mut text = String::from("# Written by `segno dev`; source it to start an executor by hand.\n");
+    let mut text =
+        String::from("# Written by `segno dev`; source it to start an executor by hand.\n");
     for (name, value) in environment {
         let _ = writeln!(text, "export {name}={}", quoted(value));
     }
@@ -348,7 +399,11 @@ fn start_command(command: &[String], place: &Place) -> Option<String> {
         // POSIX shells search PATH for a name without a slash at its beginning.
         file.insert_str(0, "./");
     }
-    Some(format!("(. {} && SEGNO_APP_VERSION={{version}} {})", quoted(&file), words.join(" ")))
+    Some(format!(
+        "(. {} && SEGNO_APP_VERSION={{version}} {})",
+        quoted(&file),
+        words.join(" ")
+    ))
 }
 
 /// A word for a POSIX shell.

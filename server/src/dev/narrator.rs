@@ -158,18 +158,17 @@ impl Narrator {
                 self.name(&executor.executor_id),
                 self.process(&executor.executor_id),
                 short(&executor.app_version),
-                executor.language.as_ref().map(|l| format!(", {l}")).unwrap_or_default(),
+                executor
+                    .language
+                    .as_ref()
+                    .map(|l| format!(", {l}"))
+                    .unwrap_or_default(),
             );
             self.say(Tone::Good, &text);
             let is_new = self.versions.insert(executor.app_version.clone());
             if is_new && self.versions.len() > 1 {
                 self.tell_new_version(executor, executors);
             }
-        }
-        let healthy: BTreeSet<_> =
-            executors.iter().filter(|e| e.is_healthy()).map(|e| e.app_version.clone()).collect();
-        if !healthy.is_empty() {
-            self.versions.retain(|v| healthy.contains(v));
         }
     }
 
@@ -228,7 +227,11 @@ impl Narrator {
         for workflow in pending {
             let mut work = Work::default();
             if loss.work.len() < COMPARE_AT_MOST {
-                let steps = self.client.steps(&workflow.workflow_id).await.unwrap_or_default();
+                let steps = self
+                    .client
+                    .steps(&workflow.workflow_id)
+                    .await
+                    .unwrap_or_default();
                 work.checkpointed = steps;
             }
             loss.work.insert(workflow.workflow_id, work);
@@ -239,26 +242,25 @@ impl Narrator {
             .and_then(|member| member.end)
             .unwrap_or_else(|| "connection lost".to_owned());
         let steps: usize = loss.work.values().map(|w| w.checkpointed.len()).sum();
-        let held = match loss.work.len() {
-            0 => "It held no workflow.".to_owned(),
-            n => format!(
-                "{} {} waiting, {} of them checkpointed.",
-                count(n, "workflow"),
-                if n == 1 { "is" } else { "are" },
-                count(steps, "step"),
-            ),
-        };
+        let name = self.name(&recovery.executor_id);
+        let process = self.process(&recovery.executor_id);
+        if loss.work.is_empty() {
+            let text = format!("{name} is gone ({process}{how}). It held no workflow.");
+            return self.say_at(recovery.disconnected_at, Tone::Bad, &text);
+        }
         let text = format!(
-            "{} is gone ({}{how}). {held} It has {} s to come back.",
-            self.name(&recovery.executor_id),
-            self.process(&recovery.executor_id),
+            "{name} is gone ({process}{how}). {} {} waiting, {} of them checkpointed. It has {} s to come back.",
+            count(loss.work.len(), "workflow"),
+            if loss.work.len() == 1 { "is" } else { "are" },
+            count(steps, "step"),
             self.hints.grace_secs,
         );
         self.say_at(recovery.disconnected_at, Tone::Bad, &text);
     }
 
     fn tell_dead(&mut self, loss: &mut Loss, recovery: &Recovery) {
-        let Some(dead_at) = recovery.dead_at.filter(|_| loss.told_lost && !loss.told_dead) else {
+        let untold = !loss.told_dead && !loss.work.is_empty();
+        let Some(dead_at) = recovery.dead_at.filter(|_| untold) else {
             return;
         };
         loss.told_dead = true;
@@ -274,21 +276,28 @@ impl Narrator {
         let Some(at) = recovery.dispatched_at.filter(|_| !loss.told_dispatched) else {
             return;
         };
-        loss.told_dispatched = true;
-        let text = match recovery.pending_workflows {
-            Some(n) => count(usize::try_from(n).unwrap_or_default(), "workflow"),
-            None => "its workflows".to_owned(),
+        let Some(taker) = recovery.recovered_by.as_deref() else {
+            return;
         };
-        let whom = recovery.recovered_by.as_deref().map_or_else(
-            || "an executor".to_owned(),
-            |id| format!("{} ({})", self.name(id), self.process(id).trim_end_matches(", ")),
-        );
+        loss.told_dispatched = true;
+        let what = match recovery.pending_workflows {
+            Some(n) => count(usize::try_from(n).unwrap_or_default(), "workflow"),
+            None => "the workflows".to_owned(),
+        };
+        let process = self.process(taker);
+        let process = process.trim_end_matches(", ");
         let text = format!(
-            "{text} of {} handed to {whom}, same version {}.",
+            "{what} of {} handed to {}{}, same version {}.",
             short(&recovery.executor_id),
+            self.name(taker),
+            if process.is_empty() {
+                String::new()
+            } else {
+                format!(" ({process})")
+            },
             short(&recovery.app_version),
         );
-        self.say_at(at, Tone::Motion, &text.replace(" ()", ""));
+        self.say_at(at, Tone::Motion, &text);
     }
 
     fn tell_stranded(&mut self, loss: &mut Loss, recovery: &Recovery, executors: &[Executor]) {
@@ -314,11 +323,12 @@ impl Narrator {
             other => other.to_owned(),
         };
         let mut text = format!(
-            "{what} of {} STRANDED: {why} ({reason}).\nNothing is lost, and nothing runs under the wrong code.",
+            "{what} of {} STRANDED: {why} ({reason}).",
             self.name(&recovery.executor_id),
         );
         if reason == "NO_MATCHING_VERSION" && !self.explained_stranded {
             self.explained_stranded = true;
+            text.push_str("\nNothing is lost, and nothing runs under the wrong code.");
             text.push_str(&self.ways_out(recovery, executors));
         }
         self.say(Tone::Attention, &text);
@@ -359,15 +369,35 @@ impl Narrator {
         let at = recovery.completed_at.unwrap_or_else(Utc::now);
         let away = seconds(recovery.disconnected_at, at);
         let (tone, text) = match recovery.status.as_str() {
-            "NOTHING_PENDING" => (Tone::Quiet, format!("{name} left, and left nothing behind.")),
+            "NOTHING_PENDING" => (
+                Tone::Quiet,
+                format!("{name} left, and left nothing behind."),
+            ),
             "REJOINED" => {
                 loss.work.clear();
-                (Tone::Good, format!("{name} is back after {away}. Nothing was taken from it."))
+                (
+                    Tone::Good,
+                    format!("{name} is back after {away}. Nothing was taken from it."),
+                )
             }
-            "ABANDONED" => (Tone::Quiet, format!("the work of {name} was given up.")),
+            "ABANDONED" => {
+                loss.work.clear();
+                (Tone::Quiet, format!("the work of {name} was given up."))
+            }
+            // Nobody took it over as it was: an operator (or the application's policy) moved it.
+            _ if recovery.recovered_by.is_none() => {
+                loss.work.clear();
+                let text = format!(
+                    "the work of {name} goes on as forks under the version it was assigned to; \
+                     the originals end as CANCELLED."
+                );
+                (Tone::Motion, text)
+            }
             _ => (
                 Tone::Quiet,
-                format!("recovery of {name} confirmed after {away}: nothing is left under its name."),
+                format!(
+                    "recovery of {name} confirmed after {away}: nothing is left under its name."
+                ),
             ),
         };
         self.say_at(at, tone, &text);
@@ -388,7 +418,10 @@ impl Narrator {
             let Some(work) = loss.work.get_mut(&workflow.workflow_id) else {
                 continue;
             };
-            let owner = workflow.executor_id.clone().filter(|id| *id != recovery.executor_id);
+            let owner = workflow
+                .executor_id
+                .clone()
+                .filter(|id| *id != recovery.executor_id);
             if workflow.status != "ENQUEUED" && work.taken_by.is_none() {
                 work.taken_by = owner;
             }
@@ -396,7 +429,12 @@ impl Narrator {
                 work.over = Some(workflow);
             }
         }
-        if !loss.told_motion && loss.work.values().all(|w| w.taken_by.is_some() || w.over.is_some()) {
+        if !loss.told_motion
+            && loss
+                .work
+                .values()
+                .all(|w| w.taken_by.is_some() || w.over.is_some())
+        {
             loss.told_motion = true;
             self.tell_motion(loss, recovery);
         }
@@ -412,8 +450,10 @@ impl Narrator {
         for taker in loss.work.values().filter_map(|w| w.taken_by.as_deref()) {
             *takers.entry(taker).or_default() += 1;
         }
-        let shares: Vec<String> =
-            takers.iter().map(|(id, n)| format!("{n} in {}", self.name(id))).collect();
+        let shares: Vec<String> = takers
+            .iter()
+            .map(|(id, n)| format!("{n} in {}", self.name(id)))
+            .collect();
         let text = format!(
             "{} of {} back in motion {} after the loss: {}.",
             count(loss.work.len(), "workflow"),
@@ -430,8 +470,14 @@ impl Narrator {
         for workflow in over() {
             *ends.entry(workflow.status.as_str()).or_default() += 1;
         }
-        let ends: Vec<String> = ends.iter().map(|(status, n)| format!("{n} {status}")).collect();
-        let last = over().filter_map(|w| w.completed_at).max().unwrap_or_else(Utc::now);
+        let ends: Vec<String> = ends
+            .iter()
+            .map(|(status, n)| format!("{n} {status}"))
+            .collect();
+        let last = over()
+            .filter_map(|w| w.completed_at)
+            .max()
+            .unwrap_or_else(Utc::now);
         let (kept, repeated) = self.compare(loss).await;
         let steps = match (kept, repeated) {
             (_, 1..) => format!("{repeated} checkpointed steps were recorded anew: that is a bug"),
@@ -478,8 +524,12 @@ impl Narrator {
         if tally.is_empty() || tally == self.last_tally {
             return;
         }
-        let parts: Vec<String> = tally.iter().map(|(s, n)| format!("{n} {}", s.to_lowercase())).collect();
-        self.terminal.say(Tone::Quiet, &format!("workflows: {}", parts.join(", ")));
+        let parts: Vec<String> = tally
+            .iter()
+            .map(|(s, n)| format!("{n} {}", s.to_lowercase()))
+            .collect();
+        self.terminal
+            .say(Tone::Quiet, &format!("workflows: {}", parts.join(", ")));
         self.last_tally = tally;
     }
 }

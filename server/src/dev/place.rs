@@ -94,8 +94,13 @@ pub(super) fn sqlite_url(file: &Path) -> String {
 /// A path as a person in the current directory would write it.
 pub(super) fn relative(path: &Path) -> String {
     let here = std::env::current_dir().and_then(|dir| dir.canonicalize());
-    let inside = here.ok().and_then(|dir| path.strip_prefix(dir).ok().map(Path::to_path_buf));
-    inside.unwrap_or_else(|| path.to_path_buf()).display().to_string()
+    let inside = here
+        .ok()
+        .and_then(|dir| path.strip_prefix(dir).ok().map(Path::to_path_buf));
+    inside
+        .unwrap_or_else(|| path.to_path_buf())
+        .display()
+        .to_string()
 }
 
 /// Binds `wanted`, or the next free port when it is taken, and says so.
@@ -116,7 +121,10 @@ pub(super) async fn listen(wanted: SocketAddr, terminal: &Terminal) -> anyhow::R
             continue;
         };
         let instead = listener.local_addr()?;
-        terminal.say(Tone::Attention, &format!("{wanted} is taken, using {instead}."));
+        terminal.say(
+            Tone::Attention,
+            &format!("{wanted} is taken, using {instead}."),
+        );
         return Ok(listener);
     }
     Err(taken).with_context(|| format!("{wanted} is taken, and no other port is free"))
@@ -135,7 +143,10 @@ mod tests {
         assert_ne!(first.app_database(), second.app_database());
         let freed = first.app_database();
         drop(first);
-        assert_eq!(Place::claim(data.path(), false).unwrap().app_database(), freed);
+        assert_eq!(
+            Place::claim(data.path(), false).unwrap().app_database(),
+            freed
+        );
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl Replacements {
         }
         self.held_back = false;
         let before = self.vacancies.len();
-        self.vacancies.retain(|vacancy| !is_due(vacancy, sight, now));
+        self.vacancies
+            .retain(|vacancy| !is_due(vacancy, sight, now));
         match before - self.vacancies.len() {
             0 => Next::Wait,
             due => Next::Start(due),
@@ -88,17 +89,22 @@ impl Replacements {
 /// Nobody to hand over to is a reason to come back; an unfinished hand-over is one to stay away.
 fn is_due(vacancy: &Vacancy, sight: &Sight, now: Instant) -> bool {
     let away = now.duration_since(vacancy.since);
-    let mut records = sight.recoveries.iter().filter(|r| r.executor_id == vacancy.executor_id);
-    let settled = records
-        .all(|record| record.is_final() || record.reason.as_deref() == Some("NO_EXECUTOR"));
+    let mut records = sight
+        .recoveries
+        .iter()
+        .filter(|r| r.executor_id == vacancy.executor_id);
+    let settled =
+        records.all(|record| record.is_final() || record.reason.as_deref() == Some("NO_EXECUTOR"));
     away >= AT_MOST || (away >= STAYS_AWAY && settled)
 }
 
 /// A healthy executor that is not of this fleet runs a version that is not the fleet's: a person
 /// deploys, and would be surprised by an old version that grows back.
 fn another_version_is_deployed(sight: &Sight, roster: &Roster) -> bool {
-    let (ours, others): (Vec<_>, Vec<_>) =
-        sight.executors.iter().partition(|e| roster.get(&e.executor_id).is_some());
+    let (ours, others): (Vec<_>, Vec<_>) = sight
+        .executors
+        .iter()
+        .partition(|e| roster.get(&e.executor_id).is_some());
     others
         .iter()
         .filter(|e| e.is_healthy())
@@ -139,8 +145,7 @@ mod tests {
 
     fn killed(id: &str) -> (Replacements, Instant) {
         let mut replacements = Replacements::default();
-        let verdict =
-            replacements.lost(&exit(id, Duration::from_secs(30), "killed by SIGKILL"));
+        let verdict = replacements.lost(&exit(id, Duration::from_secs(30), "killed by SIGKILL"));
         assert_eq!(verdict, Verdict::Later);
         (replacements, Instant::now())
     }
@@ -150,9 +155,15 @@ mod tests {
         let (mut replacements, now) = killed("a");
         let roster = Roster::default();
         let later = now + STAYS_AWAY;
-        let open = Sight { recoveries: vec![recovery("a", "DISPATCHING", None)], ..Sight::default() };
+        let open = Sight {
+            recoveries: vec![recovery("a", "DISPATCHING", None)],
+            ..Sight::default()
+        };
         assert_eq!(replacements.next(&open, &roster, later), Next::Wait);
-        let done = Sight { recoveries: vec![recovery("a", "RECOVERED", None)], ..Sight::default() };
+        let done = Sight {
+            recoveries: vec![recovery("a", "RECOVERED", None)],
+            ..Sight::default()
+        };
         assert_eq!(replacements.next(&done, &roster, now), Next::Wait);
         assert_eq!(replacements.next(&done, &roster, later), Next::Start(1));
         assert_eq!(replacements.next(&done, &roster, later), Next::Wait);
@@ -162,8 +173,14 @@ mod tests {
     fn with_nobody_left_it_comes_back_to_take_its_own_work() {
         let (mut replacements, now) = killed("a");
         let stranded = recovery("a", "STRANDED", Some("NO_EXECUTOR"));
-        let sight = Sight { recoveries: vec![stranded], ..Sight::default() };
-        assert_eq!(replacements.next(&sight, &Roster::default(), now + STAYS_AWAY), Next::Start(1));
+        let sight = Sight {
+            recoveries: vec![stranded],
+            ..Sight::default()
+        };
+        assert_eq!(
+            replacements.next(&sight, &Roster::default(), now + STAYS_AWAY),
+            Next::Start(1)
+        );
     }
 
     #[test]
@@ -175,11 +192,23 @@ mod tests {
             status: "HEALTHY".to_owned(),
             language: None,
         }];
-        let sight = Sight { executors, ..Sight::default() };
+        let sight = Sight {
+            executors,
+            ..Sight::default()
+        };
         let roster = Roster::default();
-        assert_eq!(replacements.next(&sight, &roster, now + AT_MOST), Next::HoldBack);
-        assert_eq!(replacements.next(&sight, &roster, now + AT_MOST), Next::Wait);
-        assert_eq!(replacements.next(&Sight::default(), &roster, now + AT_MOST), Next::Start(1));
+        assert_eq!(
+            replacements.next(&sight, &roster, now + AT_MOST),
+            Next::HoldBack
+        );
+        assert_eq!(
+            replacements.next(&sight, &roster, now + AT_MOST),
+            Next::Wait
+        );
+        assert_eq!(
+            replacements.next(&Sight::default(), &roster, now + AT_MOST),
+            Next::Start(1)
+        );
     }
 
     #[test]

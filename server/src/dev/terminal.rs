@@ -65,7 +65,11 @@ impl Terminal {
     /// An event that happened at `at`. Further lines of `text` are indented under the first.
     pub(super) fn say_at(&self, at: DateTime<Utc>, tone: Tone, text: &str) {
         let local = at.with_timezone(&Local);
-        let time = format!("{}.{}", local.format("%H:%M:%S"), local.timestamp_subsec_millis() / 100 % 10);
+        let time = format!(
+            "{}.{}",
+            local.format("%H:%M:%S"),
+            local.timestamp_subsec_millis() / 100 % 10
+        );
         let text = text.replace('\n', "\n              ");
         let quiet = tone == Tone::Quiet;
         let body = if quiet { self.paint("2", &text) } else { text };
@@ -117,7 +121,10 @@ pub(super) fn count(n: usize, noun: &str) -> String {
 
 /// Seconds between two instants, never negative, e.g. `3.4 s`.
 pub(super) fn seconds(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
-    format!("{:.1} s", (to - from).num_milliseconds().max(0) as f64 / 1000.0)
+    format!(
+        "{:.1} s",
+        (to - from).num_milliseconds().max(0) as f64 / 1000.0
+    )
 }
 
 #[cfg(test)]
@@ -134,7 +141,13 @@ mod tests {
     #[test]
     fn every_tone_can_be_said() {
         let terminal = Terminal { color: false };
-        for tone in [Tone::Good, Tone::Bad, Tone::Motion, Tone::Attention, Tone::Quiet] {
+        for tone in [
+            Tone::Good,
+            Tone::Bad,
+            Tone::Motion,
+            Tone::Attention,
+            Tone::Quiet,
+        ] {
             terminal.say(tone, "first\nsecond");
         }
     }

@@ -100,8 +100,10 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request =
-            self.http.request(method, format!("{}{path}", self.server)).bearer_auth(&self.key);
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.server))
+            .bearer_auth(&self.key);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -116,7 +118,12 @@ impl Api {
         Ok((status, value))
     }
 
-    async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    async fn expect(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let (status, value) = self.call(method.clone(), path, body).await?;
         anyhow::ensure!(status.is_success(), "{method} {path}: {status} {value}");
         Ok(value)
@@ -163,7 +170,8 @@ impl Api {
     /// # Errors
     /// When the server does not answer.
     pub async fn recoveries(&self, app: &str) -> anyhow::Result<Vec<Recovery>> {
-        self.get(&format!("{}/recoveries?limit=1000", app_path(app))).await
+        self.get(&format!("{}/recoveries?limit=1000", app_path(app)))
+            .await
     }
 
     /// The newest record of an executor's loss.
@@ -193,7 +201,11 @@ impl Api {
 
     /// Whether the server says it can serve.
     pub async fn is_ready(&self) -> bool {
-        let answer = self.http.get(format!("{}/readyz", self.server)).send().await;
+        let answer = self
+            .http
+            .get(format!("{}/readyz", self.server))
+            .send()
+            .await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 }

@@ -36,13 +36,22 @@ impl Database {
             )
         })?;
         let name = format!("segno_e2e_{}", Uuid::new_v4().simple());
-        let pool = connect(&admin).await.with_context(|| format!("{POSTGRES_URL} does not answer"))?;
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await?;
+        let pool = connect(&admin)
+            .await
+            .with_context(|| format!("{POSTGRES_URL} does not answer"))?;
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&pool)
+            .await?;
         pool.close().await;
-        let (server, _) = admin.rsplit_once('/').context("the URL names no database")?;
+        let (server, _) = admin
+            .rsplit_once('/')
+            .context("the URL names no database")?;
         Ok(Self {
             url: format!("{server}/{name}"),
-            kind: Kind::Postgres { admin: admin.clone(), name },
+            kind: Kind::Postgres {
+                admin: admin.clone(),
+                name,
+            },
         })
     }
 
@@ -55,7 +64,9 @@ impl Database {
         let file: PathBuf = directory.path().join("data.db");
         Ok(Self {
             url: format!("sqlite://{}", file.display()),
-            kind: Kind::Sqlite { _directory: directory },
+            kind: Kind::Sqlite {
+                _directory: directory,
+            },
         })
     }
 
@@ -98,8 +109,15 @@ impl Database {
     }
 }
 
-async fn connect(url: &str) -> anyhow::Result<AnyPool> {
+/// Connections to any database for looking at it.
+///
+/// # Errors
+/// When it cannot be reached.
+pub async fn connect(url: &str) -> anyhow::Result<AnyPool> {
     static DRIVERS: Once = Once::new();
     DRIVERS.call_once(sqlx::any::install_default_drivers);
-    Ok(sqlx::any::AnyPoolOptions::new().max_connections(3).connect(url).await?)
+    Ok(sqlx::any::AnyPoolOptions::new()
+        .max_connections(3)
+        .connect(url)
+        .await?)
 }

@@ -65,6 +65,12 @@ pub struct Verdict {
     pub workflows: usize,
     /// Executions of steps in all.
     pub executions: usize,
+    /// Starts that were acknowledged.
+    pub acknowledged: usize,
+    /// Outcomes that were ever written while the triggers were set.
+    pub outcomes: i64,
+    /// Checkpoints that were ever written while the triggers were set.
+    pub checkpoints: i64,
     /// Acknowledged starts without a row, and rows that never ended.
     pub lost: Vec<String>,
     /// Workflows that ended otherwise than in success.
@@ -102,7 +108,10 @@ impl Oracle {
         for statement in triggers(database.is_sqlite()) {
             sqlx::query(AssertSqlSafe(statement)).execute(&pool).await?;
         }
-        Ok(Self { pool, prefix: database.prefix() })
+        Ok(Self {
+            pool,
+            prefix: database.prefix(),
+        })
     }
 
     /// Every execution of every step, oldest first.
@@ -134,7 +143,9 @@ impl Oracle {
              FROM {}workflow_status",
             self.prefix
         );
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(&self.pool)
+            .await?;
         let workflow = |row: &sqlx::any::AnyRow| -> Result<Workflow, sqlx::Error> {
             Ok(Workflow {
                 id: row.try_get(0)?,
@@ -153,7 +164,8 @@ impl Oracle {
     /// When the database does not answer.
     pub async fn pending_of(&self, executor_id: &str) -> anyhow::Result<Vec<String>> {
         let all = self.workflows().await?;
-        let of = |w: &Workflow| w.status == "PENDING" && w.executor_id.as_deref() == Some(executor_id);
+        let of =
+            |w: &Workflow| w.status == "PENDING" && w.executor_id.as_deref() == Some(executor_id);
         Ok(all.into_iter().filter(of).map(|w| w.id).collect())
     }
 
@@ -166,7 +178,9 @@ impl Oracle {
             "SELECT workflow_uuid, function_name, completed_at_epoch_ms FROM {}operation_outputs",
             self.prefix
         );
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(&self.pool)
+            .await?;
         let checkpoint = |row: &sqlx::any::AnyRow| -> Result<Checkpoint, sqlx::Error> {
             Ok(Checkpoint {
                 workflow_id: row.try_get(0)?,
@@ -187,7 +201,10 @@ impl Oracle {
              AND EXISTS (SELECT 1 FROM {0}operation_outputs o WHERE o.workflow_uuid = w.workflow_uuid)",
             self.prefix
         );
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(executor_id).fetch_one(&self.pool).await?;
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(executor_id)
+            .fetch_one(&self.pool)
+            .await?;
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
@@ -202,6 +219,11 @@ impl Oracle {
         Ok(Verdict {
             workflows: workflows.len(),
             executions: effects.len(),
+            acknowledged: self.submitted().await?.len(),
+            outcomes: self.rows("SELECT 'n', COUNT(*) FROM e2e_outcomes").await?,
+            checkpoints: self
+                .rows("SELECT 'n', COUNT(*) FROM e2e_checkpoints")
+                .await?,
             lost: self.lost(&workflows).await?,
             failed: failed(&workflows),
             outcomes_twice: self.outcomes_twice(&workflows).await?,
@@ -211,7 +233,7 @@ impl Oracle {
 
     async fn lost(&self, workflows: &[Workflow]) -> anyhow::Result<Vec<String>> {
         let known: BTreeSet<&str> = workflows.iter().map(|w| w.id.as_str()).collect();
-        let submitted = self.counts("SELECT workflow_id, 1 FROM submitted").await?;
+        let submitted = self.submitted().await?;
         let gone = submitted.keys().filter(|id| !known.contains(id.as_str()));
         let open = workflows.iter().filter(|w| !w.is_over()).map(|w| &w.id);
         Ok(gone.chain(open).cloned().collect())
@@ -221,9 +243,13 @@ impl Oracle {
         let outcomes = self
             .counts("SELECT workflow_id, COUNT(*) FROM e2e_outcomes GROUP BY workflow_id")
             .await?;
-        let orders =
-            self.counts("SELECT workflow_id, COUNT(*) FROM orders GROUP BY workflow_id").await?;
-        let twice = outcomes.iter().filter(|(_, n)| **n != 1).map(|(id, n)| format!("{id}: {n} outcomes"));
+        let orders = self
+            .counts("SELECT workflow_id, COUNT(*) FROM orders GROUP BY workflow_id")
+            .await?;
+        let twice = outcomes
+            .iter()
+            .filter(|(_, n)| **n != 1)
+            .map(|(id, n)| format!("{id}: {n} outcomes"));
         let mut wrong: Vec<String> = twice.collect();
         for workflow in workflows.iter().filter(|w| w.status == "SUCCESS") {
             let n = orders.get(&workflow.id).copied().unwrap_or_default();
@@ -254,19 +280,28 @@ impl Oracle {
         Ok(repeated)
     }
 
+    async fn submitted(&self) -> anyhow::Result<BTreeMap<String, i64>> {
+        self.counts("SELECT workflow_id, COUNT(*) FROM submitted GROUP BY workflow_id")
+            .await
+    }
+
+    async fn rows(&self, sql: &'static str) -> anyhow::Result<i64> {
+        Ok(self.counts(sql).await?.into_values().sum())
+    }
+
     async fn counts(&self, sql: &'static str) -> anyhow::Result<BTreeMap<String, i64>> {
         let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
         let pair = |row: &sqlx::any::AnyRow| -> Result<(String, i64), sqlx::Error> {
-            // A literal 1 is INT4 on Postgres.
-            let n = row.try_get::<i64, _>(1).or_else(|_| row.try_get::<i32, _>(1).map(i64::from))?;
-            Ok((row.try_get(0)?, n))
+            Ok((row.try_get(0)?, row.try_get(1)?))
         };
         Ok(rows.iter().map(pair).collect::<Result<_, _>>()?)
     }
 }
 
 fn failed(workflows: &[Workflow]) -> Vec<String> {
-    let failed = workflows.iter().filter(|w| w.is_over() && w.status != "SUCCESS");
+    let failed = workflows
+        .iter()
+        .filter(|w| w.is_over() && w.status != "SUCCESS");
     failed.map(|w| format!("{} {}", w.id, w.status)).collect()
 }
 
@@ -279,7 +314,12 @@ fn executed_after_checkpoint(effects: &[Effect], checkpoints: &[Checkpoint]) -> 
     let late = effects.iter().filter_map(|e| {
         let at = *finished.get(&(e.workflow_id.as_str(), e.step.as_str()))?;
         (e.at > at).then(|| {
-            format!("{} `{}` ran {} ms after its checkpoint", e.workflow_id, e.step, e.at - at)
+            format!(
+                "{} `{}` ran {} ms after its checkpoint",
+                e.workflow_id,
+                e.step,
+                e.at - at
+            )
         })
     });
     late.collect()
@@ -345,8 +385,11 @@ mod tests {
     /// The oracle must be able to say no.
     #[test]
     fn a_step_that_runs_after_its_checkpoint_is_seen() {
-        let checkpoint =
-            Checkpoint { workflow_id: "w".into(), step: "charge card".into(), completed_at: 100 };
+        let checkpoint = Checkpoint {
+            workflow_id: "w".into(),
+            step: "charge card".into(),
+            completed_at: 100,
+        };
         let effects = [effect("charge card", 90), effect("send email", 120)];
         assert!(executed_after_checkpoint(&effects, std::slice::from_ref(&checkpoint)).is_empty());
         let effects = [effect("charge card", 90), effect("charge card", 101)];
@@ -362,7 +405,10 @@ mod tests {
             app_version: None,
             completed_at: None,
         };
-        assert_eq!(failed(&[workflow("SUCCESS"), workflow("PENDING")]), Vec::<String>::new());
+        assert_eq!(
+            failed(&[workflow("SUCCESS"), workflow("PENDING")]),
+            Vec::<String>::new()
+        );
         assert_eq!(failed(&[workflow("ERROR")]), ["w ERROR"]);
         assert!(!workflow("ENQUEUED").is_over());
     }

@@ -16,13 +16,20 @@ use tokio::process::{Child, Command};
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     // …/debug/deps/recovery-0123 -> …/debug
-    let directory = test.parent().and_then(Path::parent).context("the test has no directory")?;
+    let directory = test
+        .parent()
+        .and_then(Path::parent)
+        .context("the test has no directory")?;
     let binary = directory.join(name);
     anyhow::ensure!(
         binary.exists(),
         "{} is missing: run `cargo build {}--bin segno --bin checkout` first",
         binary.display(),
-        if directory.ends_with("release") { "--release " } else { "" },
+        if directory.ends_with("release") {
+            "--release "
+        } else {
+            ""
+        },
     );
     Ok(binary)
 }
@@ -42,7 +49,10 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
-        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let output = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)?;
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -51,7 +61,12 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let pid = child.id().context("it ended at once")?;
-        Ok(Self { name: name.to_owned(), child, log, pid })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            pid,
+        })
     }
 
     /// The process id.
@@ -71,7 +86,10 @@ impl Process {
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         // `id` is None once it was waited for: then the number may be somebody else's.
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.with_context(|| format!("{} has ended", self.name))?;
         Ok(kill_process(pid, signal)?)
     }
@@ -84,7 +102,11 @@ impl Process {
         let at = crate::now_ms();
         self.signal(Signal::KILL)?;
         let status = self.child.wait().await?;
-        anyhow::ensure!(status.signal() == Some(9), "{} had ended before: {status}", self.name);
+        anyhow::ensure!(
+            status.signal() == Some(9),
+            "{} had ended before: {status}",
+            self.name
+        );
         Ok(at)
     }
 
@@ -123,7 +145,11 @@ impl Drop for Process {
             let output = self.output();
             let lines: Vec<&str> = output.lines().collect();
             let tail = &lines[lines.len().saturating_sub(40)..];
-            eprintln!("---- last output of {} ----\n{}", self.name, tail.join("\n"));
+            eprintln!(
+                "---- last output of {} ----\n{}",
+                self.name,
+                tail.join("\n")
+            );
         }
     }
 }

@@ -28,7 +28,11 @@ impl Proxy {
                 tokio::spawn(forward(inbound, target, whole.clone()));
             }
         });
-        Ok(Self { address, wire, task })
+        Ok(Self {
+            address,
+            wire,
+            task,
+        })
     }
 
     /// Where it listens.

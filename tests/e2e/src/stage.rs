@@ -64,7 +64,14 @@ pub struct Casting {
 
 impl Default for Casting {
     fn default() -> Self {
-        Self { version: "v1", id: None, rate: 0.0, first: 0, step_ms: 250, server: None }
+        Self {
+            version: "v1",
+            id: None,
+            rate: 0.0,
+            first: 0,
+            step_ms: 250,
+            server: None,
+        }
     }
 }
 
@@ -74,7 +81,12 @@ impl Stage {
     /// # Errors
     /// When anything does not start.
     pub async fn postgres(grace_secs: u64) -> anyhow::Result<Self> {
-        Self::build(Database::postgres().await?, Database::postgres().await?, grace_secs).await
+        Self::build(
+            Database::postgres().await?,
+            Database::postgres().await?,
+            grace_secs,
+        )
+        .await
     }
 
     /// On SQLite, for the server's state too.
@@ -92,7 +104,11 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         let logs = tempfile::tempdir()?;
         let address = free_address()?;
-        let admin_key = format!("dbos_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let admin_key = format!(
+            "dbos_{}{}",
+            Uuid::new_v4().simple(),
+            Uuid::new_v4().simple()
+        );
         let server = start_server(address, &server_database, &admin_key, logs.path())?;
         let api = Api::new(format!("http://{address}"), admin_key.clone())?;
         let mut stage = Self {
@@ -128,8 +144,12 @@ impl Stage {
     /// When it does not become ready.
     pub async fn restart_server(&mut self) -> anyhow::Result<i64> {
         let started_at = crate::now_ms();
-        self.server =
-            start_server(self.address, &self.server_database, &self.admin_key, self.logs.path())?;
+        self.server = start_server(
+            self.address,
+            &self.server_database,
+            &self.admin_key,
+            self.logs.path(),
+        )?;
         self.ready().await?;
         Ok(started_at)
     }
@@ -158,10 +178,16 @@ impl Stage {
     /// # Errors
     /// When it is not within [`PATIENCE`].
     pub async fn connected(&self, executor: &Executor, version: &str) -> anyhow::Result<()> {
-        let connected =
-            eventually(format!("executor {} to connect", executor.id), PATIENCE, async || {
-                Ok((self.status(&executor.id, version).await?.as_deref() == Some("HEALTHY")).then_some(()))
-            });
+        let connected = eventually(
+            format!("executor {} to connect", executor.id),
+            PATIENCE,
+            async || {
+                Ok(
+                    (self.status(&executor.id, version).await?.as_deref() == Some("HEALTHY"))
+                        .then_some(()),
+                )
+            },
+        );
         connected.await.with_context(|| executor.process.output())
     }
 
@@ -171,7 +197,9 @@ impl Stage {
     /// When the server does not answer.
     pub async fn status(&self, id: &str, version: &str) -> anyhow::Result<Option<String>> {
         let all = self.api.executors(APP).await?;
-        let found = all.into_iter().find(|e| e.executor_id == id && e.app_version == version);
+        let found = all
+            .into_iter()
+            .find(|e| e.executor_id == id && e.app_version == version);
         Ok(found.map(|executor| executor.status))
     }
 
@@ -182,7 +210,10 @@ impl Stage {
     pub fn launch(&mut self, casting: &Casting) -> anyhow::Result<Executor> {
         self.started += 1;
         let number = self.started;
-        let id = casting.id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let id = casting
+            .id
+            .clone()
+            .unwrap_or_else(|| Uuid::new_v4().to_string());
         let server = casting.server.unwrap_or(self.address);
         let mut command = Command::new(binary("checkout")?);
         command
@@ -224,13 +255,17 @@ impl Stage {
         what: &str,
         is: impl Fn(&Recovery) -> bool,
     ) -> anyhow::Result<Recovery> {
-        eventually(format!("the recovery of {executor} to be {what}"), PATIENCE, async || {
-            let found = self.api.recovery_of(APP, executor).await?;
-            match found {
-                Some(record) if is(&record) => Ok(Some(record)),
-                other => anyhow::bail!("it is {other:?}"),
-            }
-        })
+        eventually(
+            format!("the recovery of {executor} to be {what}"),
+            PATIENCE,
+            async || {
+                let found = self.api.recovery_of(APP, executor).await?;
+                match found {
+                    Some(record) if is(&record) => Ok(Some(record)),
+                    other => anyhow::bail!("it is {other:?}"),
+                }
+            },
+        )
         .await
     }
 

@@ -21,8 +21,13 @@ pub async fn eventually<T>(
             Err(error) => Some(error),
         };
         if Instant::now() > end {
-            let why = last.map(|error| format!("; last error: {error:#}")).unwrap_or_default();
-            anyhow::bail!("waited {:.1} s in vain for {what}{why}", deadline.as_secs_f64());
+            let why = last
+                .map(|error| format!("; last error: {error:#}"))
+                .unwrap_or_default();
+            anyhow::bail!(
+                "waited {:.1} s in vain for {what}{why}",
+                deadline.as_secs_f64()
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -41,7 +41,10 @@ struct Kill {
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")),
+    )
 }
 
 async fn kill_again_and_again(name: &str, mut stage: Stage, kills: u64) {
@@ -49,7 +52,10 @@ async fn kill_again_and_again(name: &str, mut stage: Stage, kills: u64) {
     let seed = number("SEGNO_E2E_SEED").unwrap_or_else(rand::random);
     println!("{name}: {kills} kills, SEGNO_E2E_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let load = Casting { rate: 3.0, ..Casting::default() };
+    let load = Casting {
+        rate: 3.0,
+        ..Casting::default()
+    };
     let mut fleet = Vec::new();
     // The first sets the tables up, the oracle its triggers; only then is there anything to notice.
     fleet.push(stage.start(Casting::default()).await.unwrap());
@@ -57,7 +63,15 @@ async fn kill_again_and_again(name: &str, mut stage: Stage, kills: u64) {
     for _ in 0..FLEET {
         fleet.push(stage.start(load.clone()).await.unwrap());
     }
-    assert!(fleet.remove(0).process.stop(PATIENCE).await.unwrap().success());
+    assert!(
+        fleet
+            .remove(0)
+            .process
+            .stop(PATIENCE)
+            .await
+            .unwrap()
+            .success()
+    );
 
     let begun = Instant::now();
     let mut done = Vec::new();
@@ -66,9 +80,14 @@ async fn kill_again_and_again(name: &str, mut stage: Stage, kills: u64) {
         let pause = Duration::from_millis(rng.random_range(0..400));
         let kill = kill_one(&stage, &oracle, victim, pause).await;
         fleet.push(stage.start(load.clone()).await.unwrap());
-        let record = stage.recovery(&kill.victim, "over", Recovery::is_final).await;
+        let record = stage
+            .recovery(&kill.victim, "over", Recovery::is_final)
+            .await;
         let record = record.unwrap_or_else(|error| panic!("kill {n} (seed {seed}): {error:#}"));
-        assert!(["RECOVERED", "NOTHING_PENDING"].contains(&record.status.as_str()), "{record:?}");
+        assert!(
+            ["RECOVERED", "NOTHING_PENDING"].contains(&record.status.as_str()),
+            "{record:?}"
+        );
         done.push(Kill { record, ..kill });
     }
     let elapsed = begun.elapsed();
@@ -94,8 +113,19 @@ async fn kill_again_and_again(name: &str, mut stage: Stage, kills: u64) {
     );
     report_times(name, &done, &workflows, &effects);
     assert!(verdict.is_clean(), "seed {seed}: {verdict:#?}");
+    // Everything was seen: clean because nothing went wrong, not because nobody looked.
+    assert_eq!(verdict.outcomes, verdict.workflows as i64, "{verdict:#?}");
+    assert_eq!(
+        verdict.checkpoints,
+        verdict.workflows as i64 * 4,
+        "{verdict:#?}"
+    );
+    assert!(verdict.acknowledged as u64 > kills, "{verdict:#?}");
     let taken = done.iter().filter(|kill| !kill.pending.is_empty()).count();
-    assert!(taken * 10 >= done.len() * 9, "only {taken} kills hit work: the loop proves nothing");
+    assert!(
+        taken * 10 >= done.len() * 9,
+        "only {taken} kills hit work: the loop proves nothing"
+    );
     stage.close().await.unwrap();
 }
 
@@ -111,18 +141,32 @@ async fn kill_one(stage: &Stage, oracle: &Oracle, mut victim: Executor, pause: D
     let at = victim.process.kill().await.unwrap();
     let pending = oracle.pending_of(&victim.id).await.unwrap();
     let record = stage.recovery(&victim.id, "known", |_| true).await.unwrap();
-    Kill { victim: victim.id, at, pending, record }
+    Kill {
+        victim: victim.id,
+        at,
+        pending,
+        record,
+    }
 }
 
 /// Ends the load as a deployment does; what is left is handed back, and one last executor finishes it.
 async fn come_to_rest(stage: &mut Stage, oracle: &Oracle, fleet: Vec<Executor>) {
     for mut executor in fleet {
-        let status = executor.process.stop(Duration::from_secs(30)).await.unwrap();
+        let status = executor
+            .process
+            .stop(Duration::from_secs(30))
+            .await
+            .unwrap();
         assert!(status.success(), "{} ended with {status}", executor.id);
     }
     let _last = stage.start(Casting::default()).await.unwrap();
     eventually("every workflow to end", PATIENCE, async || {
-        let open = oracle.workflows().await?.into_iter().filter(|w| !w.is_over()).count();
+        let open = oracle
+            .workflows()
+            .await?
+            .into_iter()
+            .filter(|w| !w.is_over())
+            .count();
         anyhow::ensure!(open == 0, "{open} are open");
         Ok(Some(()))
     })
@@ -131,11 +175,17 @@ async fn come_to_rest(stage: &mut Stage, oracle: &Oracle, fleet: Vec<Executor>) 
 }
 
 fn report_times(name: &str, kills: &[Kill], workflows: &[Workflow], effects: &[Effect]) {
-    let ends: HashMap<&str, i64> =
-        workflows.iter().filter_map(|w| Some((w.id.as_str(), w.completed_at?))).collect();
-    let noticed: Vec<i64> =
-        kills.iter().map(|k| k.record.disconnected_at.timestamp_millis() - k.at).collect();
-    let dead = kills.iter().filter_map(|k| Some(k.record.dead_at?.timestamp_millis() - k.at));
+    let ends: HashMap<&str, i64> = workflows
+        .iter()
+        .filter_map(|w| Some((w.id.as_str(), w.completed_at?)))
+        .collect();
+    let noticed: Vec<i64> = kills
+        .iter()
+        .map(|k| k.record.disconnected_at.timestamp_millis() - k.at)
+        .collect();
+    let dead = kills
+        .iter()
+        .filter_map(|k| Some(k.record.dead_at?.timestamp_millis() - k.at));
     let dead: Vec<i64> = dead.collect();
     let mut motion = Vec::new();
     for kill in kills {
@@ -151,8 +201,17 @@ fn report_times(name: &str, kills: &[Kill], workflows: &[Workflow], effects: &[E
         }
     }
     let after_grace: Vec<i64> = motion.iter().map(|ms| ms - GRACE_MS).collect();
-    println!("{name}: kill to disconnected     {}", stats::summary(&noticed));
+    println!(
+        "{name}: kill to disconnected     {}",
+        stats::summary(&noticed)
+    );
     println!("{name}: kill to dead (1 s grace) {}", stats::summary(&dead));
-    println!("{name}: kill to next step        {}", stats::summary(&motion));
-    println!("{name}: end of grace to next step {}", stats::summary(&after_grace));
+    println!(
+        "{name}: kill to next step        {}",
+        stats::summary(&motion)
+    );
+    println!(
+        "{name}: end of grace to next step {}",
+        stats::summary(&after_grace)
+    );
 }
