@@ -34,14 +34,21 @@ pub fn serve(request: &Request) -> Response {
 
 fn answer(request: &Request, file: impl Fn(&str) -> Option<EmbeddedFile>) -> Response {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return crate::api::Problem::not_found("there is nothing here; the API is under /v2, see /docs").into_response();
+        return crate::api::Problem::not_found(
+            "there is nothing here; the API is under /v2, see /docs",
+        )
+        .into_response();
     }
     let path = request.uri().path();
     if let Some(asset) = path.strip_prefix("/assets/") {
         let name = format!("assets/{asset}");
         return match compressed(&name, request.headers(), &file) {
             // A page of an older build asks for files that are gone: it has to learn that, not to get HTML.
-            None => (StatusCode::NOT_FOUND, "this file belongs to another version of the console; reload the page").into_response(),
+            None => (
+                StatusCode::NOT_FOUND,
+                "this file belongs to another version of the console; reload the page",
+            )
+                .into_response(),
             Some(found) => respond(request, &name, found, FOREVER),
         };
     }
@@ -59,15 +66,25 @@ struct Found {
 }
 
 /// The smallest form of a file that the client takes. The build has made the compressed ones.
-fn compressed(name: &str, headers: &HeaderMap, file: &impl Fn(&str) -> Option<EmbeddedFile>) -> Option<Found> {
+fn compressed(
+    name: &str,
+    headers: &HeaderMap,
+    file: &impl Fn(&str) -> Option<EmbeddedFile>,
+) -> Option<Found> {
     for (encoding, suffix) in [("br", "br"), ("gzip", "gz")] {
         if accepts(headers, encoding)
             && let Some(found) = file(&format!("{name}.{suffix}"))
         {
-            return Some(Found { file: found, encoding: Some(encoding) });
+            return Some(Found {
+                file: found,
+                encoding: Some(encoding),
+            });
         }
     }
-    file(name).map(|file| Found { file, encoding: None })
+    file(name).map(|file| Found {
+        file,
+        encoding: None,
+    })
 }
 
 /// Whether `Accept-Encoding` names the encoding and does not refuse it with `q=0`.
@@ -79,9 +96,13 @@ fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
         .flat_map(|value| value.split(','))
         .any(|offer| {
             let mut parts = offer.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(encoding));
+            let named = parts
+                .next()
+                .is_some_and(|name| name.eq_ignore_ascii_case(encoding));
             let refused = parts.any(|part| {
-                part.strip_prefix("q=").and_then(|quality| quality.parse::<f32>().ok()).is_some_and(|quality| quality <= 0.0)
+                part.strip_prefix("q=")
+                    .and_then(|quality| quality.parse::<f32>().ok())
+                    .is_some_and(|quality| quality <= 0.0)
             });
             named && !refused
         })
@@ -89,7 +110,10 @@ fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
 
 fn respond(request: &Request, name: &str, found: Found, cache: &'static str) -> Response {
     let tag = entity_tag(&found);
-    let unchanged = request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let unchanged = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -102,8 +126,14 @@ fn respond(request: &Request, name: &str, found: Found, cache: &'static str) -> 
         (header::VARY, "accept-encoding"),
         (header::CONTENT_SECURITY_POLICY, CSP),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
     ] {
         headers.insert(header, HeaderValue::from_static(value));
     }
@@ -119,7 +149,11 @@ fn respond(request: &Request, name: &str, found: Found, cache: &'static str) -> 
 /// Names the bytes that are sent, so each encoding has its own.
 fn entity_tag(found: &Found) -> String {
     let hash = found.file.metadata.sha256_hash();
-    let hex: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hash
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("\"{hex}\"")
 }
 
@@ -137,11 +171,24 @@ fn content_type(name: &str) -> &'static str {
 }
 
 fn missing(path: &str) -> Response {
-    let status = if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let status = if path == "/" {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    };
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(MISSING_CSP)),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(MISSING_CSP),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
     ];
     (status, headers, MISSING).into_response()
 }
@@ -155,7 +202,14 @@ mod tests {
 
     /// A build with a page and one script, which is there compressed too. The content is the name.
     fn build(name: &str) -> Option<EmbeddedFile> {
-        ["index.html", "assets/app-1a2b.js", "assets/app-1a2b.js.br", "assets/app-1a2b.js.gz"].contains(&name).then(|| EmbeddedFile {
+        [
+            "index.html",
+            "assets/app-1a2b.js",
+            "assets/app-1a2b.js.br",
+            "assets/app-1a2b.js.gz",
+        ]
+        .contains(&name)
+        .then(|| EmbeddedFile {
             data: name.as_bytes().to_vec().into(),
             metadata: Metadata::__rust_embed_new([name.len() as u8; 32], None, None),
         })
@@ -170,7 +224,13 @@ mod tests {
     }
 
     async fn body(response: Response) -> String {
-        String::from_utf8(axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap()
+        String::from_utf8(
+            axum::body::to_bytes(response.into_body(), 1 << 20)
+                .await
+                .unwrap()
+                .to_vec(),
+        )
+        .unwrap()
     }
 
     #[tokio::test]
@@ -179,7 +239,10 @@ mod tests {
             let response = get(path, &[]);
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
-            assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "text/html; charset=utf-8"
+            );
             assert_eq!(body(response).await, "index.html");
         }
     }
@@ -187,36 +250,70 @@ mod tests {
     #[tokio::test]
     async fn the_smallest_accepted_form_is_sent() {
         for (accepted, sent, encoding) in [
-            ("gzip, deflate, br, zstd", "assets/app-1a2b.js.br", Some("br")),
+            (
+                "gzip, deflate, br, zstd",
+                "assets/app-1a2b.js.br",
+                Some("br"),
+            ),
             ("gzip", "assets/app-1a2b.js.gz", Some("gzip")),
             ("br;q=0, gzip;q=0.5", "assets/app-1a2b.js.gz", Some("gzip")),
             ("identity", "assets/app-1a2b.js", None),
         ] {
-            let response = get("/assets/app-1a2b.js", &[(header::ACCEPT_ENCODING, accepted)]);
-            assert_eq!(response.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap()), encoding);
+            let response = get(
+                "/assets/app-1a2b.js",
+                &[(header::ACCEPT_ENCODING, accepted)],
+            );
+            assert_eq!(
+                response
+                    .headers()
+                    .get(header::CONTENT_ENCODING)
+                    .map(|value| value.to_str().unwrap()),
+                encoding
+            );
             assert_eq!(response.headers()[header::CACHE_CONTROL], FOREVER);
-            assert_eq!(response.headers()[header::CONTENT_TYPE], "text/javascript; charset=utf-8");
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "text/javascript; charset=utf-8"
+            );
             assert_eq!(body(response).await, sent, "{accepted}");
         }
     }
 
     #[test]
     fn what_the_browser_has_is_not_sent_again() {
-        let tag = get("/", &[]).headers()[header::ETAG].to_str().unwrap().to_owned();
-        assert_eq!(get("/", &[(header::IF_NONE_MATCH, &tag)]).status(), StatusCode::NOT_MODIFIED);
+        let tag = get("/", &[]).headers()[header::ETAG]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            get("/", &[(header::IF_NONE_MATCH, &tag)]).status(),
+            StatusCode::NOT_MODIFIED
+        );
     }
 
     #[test]
     fn a_file_of_another_build_is_not_answered_with_a_page() {
-        assert_eq!(get("/assets/app-0000.js", &[]).status(), StatusCode::NOT_FOUND);
-        assert_eq!(get("/assets/../index.html", &[]).status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            get("/assets/app-0000.js", &[]).status(),
+            StatusCode::NOT_FOUND
+        );
+        assert_eq!(
+            get("/assets/../index.html", &[]).status(),
+            StatusCode::NOT_FOUND
+        );
     }
 
     #[test]
     fn scripts_come_from_this_server_only() {
         let response = get("/", &[]);
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
-        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "{policy}"
+        );
         assert!(!policy.contains("unsafe"), "{policy}");
     }
 
@@ -230,9 +327,16 @@ mod tests {
 
     #[test]
     fn writing_to_a_page_is_a_problem_of_the_api() {
-        let request = Request::builder().method(Method::POST).uri("/").body(Body::empty()).unwrap();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/")
+            .body(Body::empty())
+            .unwrap();
         let response = answer(&request, build);
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
     }
 }
