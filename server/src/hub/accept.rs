@@ -6,14 +6,16 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::penalty::Place;
 use super::session::{self, Admitted};
@@ -90,25 +92,61 @@ async fn accept(state: AppState, request: Request, app: String, key: String) -> 
             );
         }
     };
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &state).await {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => {
-            metrics.websocket_refused("no_websocket");
-            return rejection.into_response();
-        }
+    let Some((on_upgrade, accept_key)) = upgrade(&mut parts) else {
+        metrics.websocket_refused("no_websocket");
+        let offer = [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, "websocket"),
+        ];
+        return (
+            StatusCode::UPGRADE_REQUIRED,
+            offer,
+            "executors connect by a websocket",
+        )
+            .into_response();
     };
     let hub = state.hub.clone();
-    let limit = hub.inner.options.max_message;
     let admitted = Admitted {
         app_id: app.id,
         app_name: app.name,
         key_id,
         place,
     };
-    upgrade
-        .max_message_size(limit)
-        .max_frame_size(limit)
-        .on_upgrade(move |socket| session::serve(hub, admitted, socket))
+    tokio::spawn(async move {
+        // A dialler that is gone before its answer needs nothing more.
+        if let Ok(upgraded) = on_upgrade.await {
+            session::serve(hub, admitted, upgraded).await;
+        }
+    });
+    let switching = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept_key),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, switching).into_response()
+}
+
+/// What a websocket handshake needs (RFC 6455, 4.2.1); `None` if it is none. Extensions, compression
+/// among them, are declined by not being mentioned. A body's length is no obstacle: Java sends one.
+fn upgrade(parts: &mut Parts) -> Option<(OnUpgrade, HeaderValue)> {
+    let has = |name: HeaderName, word: &str| {
+        let values = parts
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|value| value.trim().eq_ignore_ascii_case(word))
+    };
+    let is_websocket = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = parts.headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()?;
+    // HTTP/2 has none.
+    let on_upgrade = parts.extensions.remove::<OnUpgrade>()?;
+    is_websocket.then_some((on_upgrade, accept_key))
 }
 
 /// The application's name comes from outside and may be anything: shown shortened and escaped. Every

@@ -8,16 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Options;
+use super::meter::{Budget, Held, Metered, OverBudget};
 use super::outbox::{CallError, Incoming, Manners, Outbox, Outgoing, Priority};
 
 /// Messages above this are looked at on a thread of their own, one at a time for each socket.
@@ -53,12 +59,12 @@ impl End {
         }
     }
 
-    fn close_code(self) -> u16 {
+    fn close_code(self) -> CloseCode {
         match self {
-            Self::Closed => close_code::NORMAL,
-            Self::Silent | Self::Ours(_) => close_code::AWAY,
-            Self::TooLarge => close_code::SIZE,
-            Self::Misbehaved => close_code::POLICY,
+            Self::Closed => CloseCode::Normal,
+            Self::Silent | Self::Ours(_) => CloseCode::Away,
+            Self::TooLarge => CloseCode::Size,
+            Self::Misbehaved => CloseCode::Policy,
         }
     }
 }
@@ -76,7 +82,10 @@ pub(super) struct Link {
     suspect: Notify,
     garbage: Mutex<u32>,
     large: Arc<Semaphore>,
+    held: Arc<Held>,
 }
+
+type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// The command path: does the executor answer requests, not only pings?
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +95,7 @@ struct Health {
 }
 
 impl Link {
-    fn new() -> Self {
+    fn new(held: Arc<Held>) -> Self {
         let now = Instant::now();
         Self {
             outbox: Mutex::default(),
@@ -103,14 +112,25 @@ impl Link {
             suspect: Notify::new(),
             garbage: Mutex::default(),
             large: Arc::new(Semaphore::new(1)),
+            held,
         }
     }
 
-    /// Starts to serve an accepted socket. `span` names it in the log, without its key.
-    pub(super) fn open(socket: WebSocket, options: &Options, span: tracing::Span) -> Arc<Self> {
+    /// Starts to serve an upgraded connection. `span` names it in the log, without its key.
+    pub(super) async fn open(
+        connection: Upgraded,
+        options: &Options,
+        budget: Arc<Budget>,
+        span: tracing::Span,
+    ) -> Arc<Self> {
         use tracing::Instrument;
 
-        let link = Arc::new(Self::new());
+        let link = Arc::new(Self::new(Held::new(budget)));
+        let config = WebSocketConfig::default()
+            .max_frame_size(Some(options.max_message))
+            .max_message_size(Some(options.max_message));
+        let io = Metered::new(TokioIo::new(connection), link.held.clone());
+        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
         let (sink, stream) = socket.split();
         let reader = link
             .clone()
@@ -278,7 +298,7 @@ impl Link {
         }
     }
 
-    async fn read(self: Arc<Self>, mut stream: SplitStream<WebSocket>, deadline: Duration) {
+    async fn read(self: Arc<Self>, mut stream: SplitStream<Socket>, deadline: Duration) {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -288,7 +308,7 @@ impl Link {
             let end = match frame {
                 Err(_) => End::Silent,
                 Ok(None) => End::Closed,
-                Ok(Some(Err(error))) => self.broken(error),
+                Ok(Some(Err(error))) => self.broken(&error),
                 Ok(Some(Ok(message))) => {
                     let elapsed = self.opened.elapsed().as_millis();
                     self.last_frame.store(
@@ -296,9 +316,15 @@ impl Link {
                         Ordering::Relaxed,
                     );
                     match message {
-                        Message::Text(text) => self.clone().text(text).await,
-                        Message::Binary(data) => self.garbage("a binary frame", data.len()),
-                        Message::Ping(_) | Message::Pong(_) => {}
+                        Message::Text(text) => {
+                            self.held.release();
+                            self.clone().text(text).await;
+                        }
+                        Message::Binary(data) => {
+                            self.held.release();
+                            self.garbage("a binary frame", data.len());
+                        }
+                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
                         Message::Close(_) => {
                             self.close(End::Closed);
                             return;
@@ -312,26 +338,28 @@ impl Link {
         }
     }
 
-    fn broken(&self, error: axum::Error) -> End {
-        let error = match error.into_inner().downcast::<tungstenite::Error>() {
-            Ok(error) => *error,
-            Err(_) => return End::Closed,
-        };
+    fn broken(&self, error: &Error) -> End {
         match error {
-            tungstenite::Error::Capacity(error) => {
+            Error::Capacity(error) => {
                 tracing::warn!(%error, "message too large: the connection ends");
                 self.outbox().fail_oldest_too_large();
                 End::TooLarge
             }
+            Error::Io(error)
+                if error
+                    .get_ref()
+                    .is_some_and(|error| error.is::<OverBudget>()) =>
+            {
+                tracing::warn!(%error, "the connection ends");
+                End::TooLarge
+            }
             // A peer that vanishes without a close frame is daily business, not a violation.
-            tungstenite::Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            ) => End::Closed,
-            tungstenite::Error::Protocol(error) => {
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Closed,
+            Error::Protocol(error) => {
                 tracing::warn!(%error, "the websocket protocol was violated: the connection ends");
                 End::Misbehaved
             }
-            tungstenite::Error::Utf8(_) => {
+            Error::Utf8(_) => {
                 tracing::warn!("a text frame is not UTF-8: the connection ends");
                 End::Misbehaved
             }
@@ -404,7 +432,7 @@ impl Link {
         }
     }
 
-    async fn write(self: Arc<Self>, mut sink: SplitSink<WebSocket, Message>, options: Options) {
+    async fn write(self: Arc<Self>, mut sink: SplitSink<Socket, Message>, options: Options) {
         let mut pings = interval(options.ping_every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();

@@ -21,6 +21,7 @@ mod accept;
 mod cuts;
 mod features;
 mod link;
+mod meter;
 mod outbox;
 mod penalty;
 mod registry;
@@ -33,6 +34,7 @@ pub(crate) use session::Session;
 
 use cuts::{Cuts, Evictions};
 use features::Features;
+use meter::Budget;
 use penalty::PenaltyBox;
 use registry::Registry;
 use versions::LatestVersions;
@@ -154,6 +156,8 @@ pub struct Options {
     pub probe_every: Duration,
     /// Largest frame and largest message, bytes.
     pub max_message: usize,
+    /// What unfinished messages of all sessions together may hold, bytes.
+    pub max_unfinished: usize,
     /// Window in which three replacements of one executor's socket mean two processes of one id.
     pub flapping_window: Duration,
     /// How long dials from a refused place are refused at the handshake.
@@ -169,7 +173,8 @@ impl Default for Options {
             handshake_deadline: Duration::from_secs(4),
             write_deadline: Duration::from_secs(20),
             probe_every: Duration::from_secs(30),
-            max_message: 128 << 20,
+            max_message: segno_protocol::MAX_MESSAGE_BYTES,
+            max_unfinished: 512 << 20,
             flapping_window: Duration::from_secs(30),
             refusal: Duration::from_secs(10),
         }
@@ -191,6 +196,7 @@ struct Inner {
     latest: LatestVersions,
     cuts: Cuts,
     evictions: Evictions,
+    budget: Arc<Budget>,
     changed: Notify,
 }
 
@@ -205,6 +211,7 @@ impl Hub {
                 latest: LatestVersions::default(),
                 cuts: Cuts::default(),
                 evictions: Evictions::default(),
+                budget: Budget::new(options.max_unfinished),
                 changed: Notify::new(),
                 options,
                 metrics,

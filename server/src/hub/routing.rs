@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::Utf8Bytes;
 use rand::seq::SliceRandom;
 use segno_protocol::{ListApplicationVersions, Message, UNKNOWN_TYPE, features};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::outbox::{CallError, Priority};
 use super::session::Session;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::{Utf8Bytes, WebSocket};
+use hyper::upgrade::Upgraded;
 use segno_protocol::{ExecutorInfo, Message};
 use serde_json::{Map, Value};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::link::{End, Link};
@@ -135,11 +136,12 @@ async fn call<M: Message>(
     link.call(M::TYPE, priority, encode, deadline).await
 }
 
-/// Serves an accepted socket until it ends.
-pub(super) async fn serve(hub: Hub, admitted: Admitted, socket: WebSocket) {
+/// Serves an upgraded connection until it ends.
+pub(super) async fn serve(hub: Hub, admitted: Admitted, connection: Upgraded) {
     let span = tracing::info_span!("executor", app = %admitted.app_name, address = %admitted.place.address);
     let opened = Instant::now();
-    let link = Link::open(socket, &hub.inner.options, span);
+    let budget = hub.inner.budget.clone();
+    let link = Link::open(connection, &hub.inner.options, budget, span).await;
     let place = admitted.place;
     let identity = match introduce(&hub, &link).await {
         Ok(identity) => identity,

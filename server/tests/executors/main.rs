@@ -6,6 +6,7 @@ mod fake;
 mod frames;
 mod handshake;
 mod identity;
+mod outage;
 mod recovery;
 mod restart;
 mod server;

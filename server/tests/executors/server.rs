@@ -127,7 +127,11 @@ impl Server {
             (self.config.clone(), self.shutdown.clone(), self.address);
         let (tell, told) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
-            let listener = TcpListener::bind(address).await.unwrap();
+            // A killed runtime lets go of its sockets a moment later.
+            let listener = until("the address to be free", async || {
+                TcpListener::bind(address).await.ok()
+            })
+            .await;
             tell.send(listener.local_addr().unwrap()).unwrap();
             if let Err(error) = segno_server::serve(config, listener, shutdown).await {
                 panic!("the server failed: {error:#}");
