@@ -110,7 +110,11 @@ impl Instance {
     }
 
     fn reading(&self) -> Reading {
-        *self.inner.reading.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .inner
+            .reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn beat_until(self, shutdown: CancellationToken) {
@@ -146,12 +150,19 @@ impl Instance {
     async fn beat(&self, was_current: bool) -> Result<(), StoreError> {
         let inner = &self.inner;
         let began = Instant::now();
-        let beaten = if was_current { inner.store.beat(&inner.id).await? } else { None };
+        let beaten = if was_current {
+            inner.store.beat(&inner.id).await?
+        } else {
+            None
+        };
         let store = match beaten {
             Some(now) => now,
             None => {
                 // After an absence executors get their grace anew, for they could not be seen.
-                inner.store.register_instance(&inner.id, &inner.address).await?;
+                inner
+                    .store
+                    .register_instance(&inner.id, &inner.address)
+                    .await?;
                 inner.resumptions.fetch_add(1, Ordering::AcqRel);
                 inner.store.now().await?
             }

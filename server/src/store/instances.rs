@@ -13,17 +13,28 @@ impl Store {
         let _timer = self.timer("replace_instances");
         let replaced = match self.dialect() {
             Dialect::Sqlite => {
-                let all = "UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1";
-                sqlx::query(self.sql(all)).bind(id).execute(self.pool()).await?
+                let all =
+                    "UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1";
+                sqlx::query(self.sql(all))
+                    .bind(id)
+                    .execute(self.pool())
+                    .await?
             }
             Dialect::Postgres => {
                 let here = "UPDATE instances SET stopped_at = {now} \
                             WHERE stopped_at IS NULL AND id <> $1 AND address = $2";
-                sqlx::query(self.sql(here)).bind(id).bind(address).execute(self.pool()).await?
+                sqlx::query(self.sql(here))
+                    .bind(id)
+                    .bind(address)
+                    .execute(self.pool())
+                    .await?
             }
         };
         if replaced.rows_affected() > 0 {
-            tracing::info!(address, "takes the place of an instance that did not say goodbye");
+            tracing::info!(
+                address,
+                "takes the place of an instance that did not say goodbye"
+            );
         }
         Ok(())
     }
@@ -35,7 +46,11 @@ impl Store {
             "INSERT INTO instances (id, address, serving_since, heartbeat_at) VALUES ($1, $2, {now}, {now}) \
              ON CONFLICT (id) DO UPDATE SET serving_since = {now}, heartbeat_at = {now}, stopped_at = NULL",
         );
-        sqlx::query(insert).bind(id).bind(address).execute(self.pool()).await?;
+        sqlx::query(insert)
+            .bind(id)
+            .bind(address)
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 
@@ -47,7 +62,10 @@ impl Store {
             "UPDATE instances SET heartbeat_at = {now} WHERE id = $1 AND stopped_at IS NULL \
              RETURNING heartbeat_at",
         );
-        Ok(sqlx::query_scalar(update).bind(id).fetch_optional(self.pool()).await?)
+        Ok(sqlx::query_scalar(update)
+            .bind(id)
+            .fetch_optional(self.pool())
+            .await?)
     }
 
     /// Says that an instance stops in good order.
@@ -73,7 +91,11 @@ impl Store {
                SELECT 1 FROM instances WHERE id = executors.instance_id \
                  AND stopped_at IS NULL AND heartbeat_at > {now} - $1)",
         );
-        let adopted = sqlx::query(lost).bind(expiry).execute(self.pool()).await?.rows_affected();
+        let adopted = sqlx::query(lost)
+            .bind(expiry)
+            .execute(self.pool())
+            .await?
+            .rows_affected();
         // Time in which nobody served, or the database was away, counts for nobody.
         let forgive = self.sql(
             "UPDATE executors SET grace_from = (SELECT MIN(serving_since) FROM instances \
@@ -81,7 +103,10 @@ impl Store {
              WHERE state = 'DISCONNECTED' AND grace_from < (SELECT MIN(serving_since) FROM instances \
                WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1)",
         );
-        sqlx::query(forgive).bind(expiry).execute(self.pool()).await?;
+        sqlx::query(forgive)
+            .bind(expiry)
+            .execute(self.pool())
+            .await?;
         Ok(adopted)
     }
 

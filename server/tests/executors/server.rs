@@ -128,10 +128,14 @@ impl Server {
         let (tell, told) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             // A killed runtime lets go of its sockets a moment later.
-            let listener = until("the address to be free", async || {
-                TcpListener::bind(address).await.ok()
-            })
-            .await;
+            let began = Instant::now();
+            let listener = loop {
+                match TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    Err(error) if began.elapsed() > SOON => panic!("{address}: {error}"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
             tell.send(listener.local_addr().unwrap()).unwrap();
             if let Err(error) = segno_server::serve(config, listener, shutdown).await {
                 panic!("the server failed: {error:#}");
