@@ -31,6 +31,9 @@ pub(crate) use transaction::{InTransaction, record_in};
 /// Most rows in one commit: keeps one statement's memory and lock time in bounds.
 const MAX_BATCH: usize = 1024;
 
+/// Protocol errors after which a batch is taken to be their cause.
+const GARBLED: u32 = 5;
+
 /// Callers that may wait for the recorder before further ones wait to be let in.
 const QUEUE: usize = 16 * 1024;
 
@@ -295,6 +298,7 @@ impl Writer {
     /// Writes items, trying again for as long as the database is away or another transaction is in the
     /// way. An error is a refusal of these rows.
     async fn write_once_available(&self, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
+        let mut garbled = 0;
         let mut absence = Backoff::for_absence();
         let mut contention = Backoff::for_contention();
         loop {
@@ -302,7 +306,9 @@ impl Writer {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
-            if is_away(&error) {
+            // A cut connection may show as a garbled one, but so does a message too large to be sent.
+            garbled += u32::from(matches!(error, sqlx::Error::Protocol(_)));
+            if is_away(&error) && garbled <= GARBLED {
                 tracing::warn!(%error, retry_in = ?absence.next(), "the system database is away; workflows wait");
                 absence.wait().await;
             } else if is_contention(&error) {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use tokio::sync::Mutex;
 
 use super::{Item, OutcomeRow, StartRow, StartWritten, StepRow, StepWritten, Work, Written};
 use crate::clock;
@@ -157,7 +158,10 @@ fn statement(starts: bool, steps: bool, outcomes: bool) -> String {
 }
 
 pub(super) struct Writer {
-    pool: PgPool,
+    options: PgConnectOptions,
+    /// The recorder's own connection, once it is made and until it breaks. Not from the pool, which
+    /// checks a connection with a round trip whenever it is given back.
+    connection: Mutex<Option<PgConnection>>,
     /// One for each set of kinds that may be in a batch; see [`Sorted::kinds`].
     statements: [Arc<str>; 8],
 }
@@ -170,24 +174,23 @@ impl Writer {
             let statement = statement(kinds & 1 != 0, kinds & 2 != 0, kinds & 4 != 0);
             statement.replace('@', prefix).replace("NOW_MS", now).into()
         });
-        // A connection of its own: commits never wait for one, and the batch statements are planned once
-        // and not for every batch, always by index: planning costs more than the writing, and statistics of
-        // a table that was small a moment ago must not lead to reading all of it.
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
-                                    SET idle_in_transaction_session_timeout = '60s'";
-                    sqlx::raw_sql(settings).execute(connection).await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with((*pool.connect_options()).clone());
-        Self { pool, statements }
+        let options = (*pool.connect_options()).clone();
+        Self {
+            options,
+            connection: Mutex::new(None),
+            statements,
+        }
+    }
+
+    /// A connection on which batch statements are planned once and not for every batch, always by index:
+    /// planning costs more than the writing, and statistics of a table that was small a moment ago must
+    /// not lead to reading all of it.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+                        SET idle_in_transaction_session_timeout = '60s'";
+        sqlx::raw_sql(settings).execute(&mut connection).await?;
+        Ok(connection)
     }
 
     pub(super) async fn write(
@@ -209,8 +212,17 @@ impl Writer {
         let query = bind_outcomes(query, &sorted.outcomes)
             .bind(app)
             .bind(clock::now_ms());
-        let rows = query.fetch_all(&self.pool).await?;
-        sorted.answers(items.len(), &rows)
+        let mut slot = self.connection.lock().await;
+        // Taken out while in use: dropped half-way or broken, it is not used again.
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let rows = query.fetch_all(&mut connection).await;
+        if !rows.as_ref().is_err_and(super::is_away) {
+            *slot = Some(connection);
+        }
+        sorted.answers(items.len(), &rows?)
     }
 }
 

@@ -1,7 +1,5 @@
 //! The recorder under load and under fire.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -130,7 +128,6 @@ async fn a_row_the_database_refuses_hurts_only_its_workflow(place: &Place) {
 /// Every connection to the database is cut again and again while workflows run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_connections_lose_nothing() {
-    const CUTS: usize = 6;
     let place = Place::postgres().await;
     let app = place
         .app(&World::new())
@@ -143,27 +140,23 @@ async fn cut_connections_lose_nothing() {
     let cut = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
     );
-    let cuts = Arc::new(AtomicUsize::new(0));
-    let cutting = tokio::spawn({
-        let cuts = cuts.clone();
-        async move {
-            while cuts.load(Ordering::Relaxed) < CUTS {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                database_support::execute(&admin, &cut).await;
-                cuts.fetch_add(1, Ordering::Relaxed);
-            }
+    let cutting = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            database_support::execute(&admin, &cut).await;
         }
     });
+    // Until several cuts have fallen into a write, however fast this machine is.
     let mut rounds = 0;
-    while cuts.load(Ordering::Relaxed) < CUTS {
+    while app.recorder_stats().retries < 3 {
         let runs = (0..4).map(|run| app.run(ten, 0).id(format!("{rounds}-{run}")).into_future());
         for sum in within(join_all(runs)).await {
             assert_eq!(sum.unwrap(), 45);
         }
         rounds += 1;
     }
-    within(cutting).await.unwrap();
-    assert!(app.recorder_stats().retries > 0, "no write was ever hit");
+    cutting.abort();
+    let _ = cutting.await;
     // The place's own connections were cut like all others; these counts are read through new ones.
     let fresh = place.reconnected().await;
     let unfinished = "SELECT COUNT(*) FROM @workflow_status WHERE status <> 'SUCCESS'";

@@ -23,7 +23,8 @@ mod commented {
     #[segno::workflow]
     pub async fn greet(ctx: Ctx, name: String) -> segno::Result<String> {
         // Politely.
-        ctx.step("greet", || async { Ok(format!("Hello, {name}")) }).await
+        ctx.step("greet", || async { Ok(format!("Hello, {name}")) })
+            .await
     }
 }
 
@@ -57,6 +58,8 @@ async fn the_version_changes_with_the_code_of_workflows_and_with_nothing_else(pl
     assert_ne!(first, changed);
     let other = version(Segno::named("bakery").workflows(segno::workflows![original::greet])).await;
     assert_ne!(first, other, "versions of two applications never collide");
-    let more = shop().workflows(segno::workflows![original::greet]).workflow("plain", plain);
+    let more = shop()
+        .workflows(segno::workflows![original::greet])
+        .workflow("plain", plain);
     assert_ne!(first, version(more).await);
 }
