@@ -237,6 +237,7 @@ impl Hub {
             .registry
             .of_app(app_id)
             .iter()
+            .filter(|session| !session.is_ending())
             .map(|session| session.info())
             .collect()
     }
@@ -282,7 +283,7 @@ impl Hub {
         self.inner
             .registry
             .find(app_id, executor_id, version)
-            .is_some()
+            .is_some_and(|session| !session.is_ending())
     }
 
     /// The application's latest version by its executors' word, cached for seconds.

@@ -16,12 +16,12 @@ use super::machine::{
 };
 use super::news::{News, NewsKind};
 use super::{Shared, moving};
-use crate::hub::{Class, Target};
+use crate::hub::{Class, HubError, Target};
 use crate::store::StoreError;
 use crate::store::apps::{AppRow, RecoveryPolicy};
 
 /// For the question whether anything is pending, of each executor asked.
-const ASK_DEADLINE: Duration = Duration::from_secs(15);
+const ASK_DEADLINES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(15)];
 /// For counting what is pending before it is offered: nice to know, not worth waiting for.
 const COUNT_DEADLINE: Duration = Duration::from_secs(2);
 /// Pause between two tries to write.
@@ -209,31 +209,40 @@ impl Runner<'_> {
             executor_id: case.executor.executor_id.clone(),
             application_version: case.executor.version.clone(),
         };
-        let asking = self.shared.hub.request(
-            &self.app,
-            Target::AnyHealthy,
-            &message,
-            Class::Background(ASK_DEADLINE),
-        );
         let answer = tokio::select! {
             () = self.mailbox.called_off() => return Event::Tick,
-            answer = asking => answer,
-        };
-        let answer = match answer {
-            Ok(answer) if answer.exist => Answer::Yes,
-            Ok(_) => Answer::No,
-            Err(error) => {
-                tracing::debug!(
-                    executor_id = %case.executor.executor_id, %error, "nobody could say what is pending"
-                );
-                Answer::Unknown
-            }
+            answer = self.ask_anybody(&message) => answer,
         };
         if answer == Answer::Yes && matches!(case.phase, Phase::Asking { after_offer: true }) {
             let id = &self.claim.recovery_id;
             persist(|| self.shared.store.recovery_still_pending(id)).await;
         }
         Event::Pending(answer)
+    }
+
+    /// Asks one after the other: briefly first, for one that hangs must not hold up the recovery, then
+    /// with patience, for all may be busy.
+    async fn ask_anybody(&self, message: &ExistPendingWorkflows) -> Answer {
+        for deadline in ASK_DEADLINES {
+            let class = Class::Background(deadline);
+            match self
+                .shared
+                .hub
+                .request(&self.app, Target::AnyHealthy, message, class)
+                .await
+            {
+                Ok(answer) if answer.exist => return Answer::Yes,
+                Ok(_) => return Answer::No,
+                Err(HubError::NoAnswer { reason, .. }) => {
+                    tracing::debug!(executor_id = %message.executor_id, reason, "nobody could say what is pending");
+                }
+                Err(error) => {
+                    tracing::debug!(executor_id = %message.executor_id, %error, "nobody could say what is pending");
+                    return Answer::Unknown;
+                }
+            }
+        }
+        Answer::Unknown
     }
 
     /// An operator's word may have come to another instance, or before a crash.

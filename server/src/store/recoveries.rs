@@ -1,5 +1,6 @@
 //! The record of every loss of an executor. It outlives the executor's row.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -208,8 +209,10 @@ impl Store {
             .fetch_all(self.pool())
             .await?;
         let mut records: Vec<RecoveryRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+        let mut attempts = self.attempts_of(&ids).await?;
         for record in &mut records {
-            record.attempts = self.recovery_attempts(&record.id).await?;
+            record.attempts = attempts.remove(&record.id).unwrap_or_default();
         }
         Ok(records)
     }
@@ -231,23 +234,44 @@ impl Store {
             return Ok(None);
         };
         let mut record = read(&row)?;
-        record.attempts = self.recovery_attempts(id).await?;
+        record.attempts = self
+            .attempts_of(&[id])
+            .await?
+            .remove(id)
+            .unwrap_or_default();
         Ok(Some(record))
     }
 
-    async fn recovery_attempts(&self, id: &str) -> Result<Vec<AttemptRow>, StoreError> {
-        let query = "SELECT executor_id, at, outcome, error FROM recovery_attempts WHERE recovery_id = $1 ORDER BY seq";
-        let rows = sqlx::query(query).bind(id).fetch_all(self.pool()).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(AttemptRow {
+    /// The offers of some records, in order, by record.
+    async fn attempts_of(
+        &self,
+        ids: &[&str],
+    ) -> Result<HashMap<String, Vec<AttemptRow>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let places: Vec<String> = (1..=ids.len()).map(|n| format!("${n}")).collect();
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT recovery_id, executor_id, at, outcome, error FROM recovery_attempts \
+             WHERE recovery_id IN ({}) ORDER BY recovery_id, seq",
+            places.join(", ")
+        )));
+        for id in ids {
+            query = query.bind(*id);
+        }
+        let mut by_record: HashMap<String, Vec<AttemptRow>> = HashMap::new();
+        for row in query.fetch_all(self.pool()).await? {
+            by_record
+                .entry(row.try_get("recovery_id")?)
+                .or_default()
+                .push(AttemptRow {
                     executor_id: row.try_get("executor_id")?,
                     at: row.try_get("at")?,
                     outcome: row.try_get("outcome")?,
                     error: row.try_get("error")?,
-                })
-            })
-            .collect()
+                });
+        }
+        Ok(by_record)
     }
 
     /// Opens the record of a loss.

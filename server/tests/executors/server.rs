@@ -143,13 +143,13 @@ impl Server {
         });
         self.address = told.await.unwrap();
         self.runtime = Some(runtime);
-        let ready = self
-            .client
-            .get(format!("http://{}/readyz", self.address))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(ready.status(), 200);
+        // A connection to the killed one may still be in the client's pool.
+        let url = format!("http://{}/readyz", self.address);
+        until("the server to be ready", async || {
+            let answer = self.client.get(&url).send().await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
     }
 
     /// Ends it as kill -9 would: no goodbye to anybody, nothing written.
