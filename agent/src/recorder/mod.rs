@@ -217,14 +217,16 @@ fn wrong_answer() -> Error {
 }
 
 enum Backend {
-    Postgres(postgres::Writer),
+    Postgres(Box<postgres::Writer>),
     Sqlite(sqlite::Writer),
 }
 
 impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
-            Pool::Postgres(pool) => Self::Postgres(postgres::Writer::new(pool, db.prefix())),
+            Pool::Postgres(pool) => {
+                Self::Postgres(Box::new(postgres::Writer::new(pool, db.prefix())))
+            }
             Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
         }
     }
