@@ -6,6 +6,7 @@ mod fake;
 mod frames;
 mod handshake;
 mod identity;
+mod logs;
 mod outage;
 mod recovery;
 mod restart;
