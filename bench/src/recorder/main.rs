@@ -41,7 +41,7 @@ struct Figure {
     /// Those of the warm-up, whose commits are counted too.
     warmed_up: u64,
     used: Counters,
-    /// Commits of the idle engine while the counters settled.
+    /// What the engine would have committed in that time without any work.
     idle_commits: f64,
 }
 
@@ -84,30 +84,27 @@ async fn measure_all(args: &Args, scratch: &Scratch) -> anyhow::Result<()> {
         .await
         .map_err(anyhow::Error::msg)?;
     let idle = idle(scratch).await?;
+    let plain = plain::Plain::connect(scratch.url()).await?;
     let mut figures = Vec::new();
+    // Side by side, so that whatever else this machine does weighs on both.
     for &concurrency in &args.concurrency {
         let run = || {
             let (engine, steps) = (engine.clone(), args.steps);
             async move { engine.run(steps).await.map_err(anyhow::Error::msg) }
         };
         figures.push(measure(args, scratch, "segno", idle, concurrency, run).await?);
-    }
-    engine.shutdown().await.map_err(anyhow::Error::msg)?;
-    // What it counted at its end belongs to nobody.
-    scratch.settled().await?;
-    let plain = plain::Plain::connect(scratch.url()).await?;
-    for &concurrency in &args.concurrency {
         let run = || {
             let (plain, steps) = (plain.clone(), args.steps);
             async move { plain.run(steps).await }
         };
-        figures.push(measure(args, scratch, "plain", 0.0, concurrency, run).await?);
+        figures.push(measure(args, scratch, "plain", idle, concurrency, run).await?);
     }
+    engine.shutdown().await.map_err(anyhow::Error::msg)?;
     print(&figures, idle);
     Ok(())
 }
 
-/// Commits a second that the engine makes without any work; part of every figure of its own.
+/// Commits a second that the engine makes without any work: its looks at queues and runs.
 async fn idle(scratch: &Scratch) -> anyhow::Result<f64> {
     let before = scratch.settled().await?;
     let used = scratch.settled().await?.since(before);
@@ -128,12 +125,13 @@ where
     Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let before = scratch.read().await?;
+    let counting = Instant::now();
     let warmed_up = keep_busy(concurrency, Duration::from_millis(500), &run).await?;
     let began = Instant::now();
     let workflows = keep_busy(concurrency, Duration::from_secs(args.seconds), &run).await?;
     let elapsed = began.elapsed();
     let used = scratch.settled().await?.since(before);
-    let idle_commits = idle * SETTLE.as_secs_f64();
+    let idle_commits = idle * counting.elapsed().as_secs_f64();
     Ok(Figure {
         name,
         concurrency,
@@ -182,7 +180,7 @@ fn print(figures: &[Figure], idle: f64) {
             figure.wal_per_workflow() / 1024.0,
         );
     }
-    println!("\nidle engine: {idle:.1} commits/s (included above, while workflows ran)");
+    println!("\nidle engine: {idle:.1} commits/s (not included above)");
     for engine in figures.iter().filter(|f| f.name == "segno") {
         let plain = figures
             .iter()
