@@ -18,7 +18,8 @@ let executorKey;
 const executors = {};
 
 before(async () => {
-  [server, browser] = await Promise.all([startServer(), startBrowser()]);
+  server = await startServer();
+  browser = await startBrowser();
   tab = await openTab(browser, { url: server.url, expected: [401] });
   page = tab.page;
 });
@@ -102,10 +103,10 @@ describe('the console', () => {
 
   it('saves the grace, which the following tests make short', async () => {
     await page.goto(path('/settings'));
-    await page.getByLabel('Grace, in seconds').fill('2');
+    await page.getByLabel('Grace, in seconds').fill('5');
     await page.getByRole('button', { name: 'Save' }).click();
     await page.getByText('Settings saved').waitFor();
-    assert.equal((await server.call('GET', `/apps/${APP}`)).executorTimeoutSecs, 2);
+    assert.equal((await server.call('GET', `/apps/${APP}`)).executorTimeoutSecs, 5);
   });
 
   it('shows the fleet with versions, counts and outcomes', async () => {
@@ -254,6 +255,7 @@ describe('the console', () => {
     const dialog = page.getByRole('dialog');
     await dialog.getByText(/workflows? it is about/).waitFor();
     await dialog.getByRole('button', { name: 'Assign' }).click();
+    await page.getByText('Assigned', { exact: true }).waitFor();
     await card.waitFor({ state: 'detached', timeout: 60_000 });
     await eventually('it was taken', async () =>
       (await recoveries('?executorId=older')).some((each) => each.status === 'RECOVERED'),
@@ -272,6 +274,7 @@ describe('the console', () => {
     assert(await verb.isDisabled());
     await page.getByRole('dialog').getByLabel('Reason').fill('an experiment');
     await verb.click();
+    await page.getByText('Abandoned', { exact: true }).first().waitFor();
     await card.waitFor({ state: 'detached' });
     assert.equal((await recoveries('?executorId=older-2'))[0].status, 'ABANDONED');
   });
@@ -300,6 +303,8 @@ describe('the console', () => {
     const renamed = page.getByRole('row', { name: /^auditor/ });
     await renamed.getByRole('button', { name: 'Revoke' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    // What lies under a dialog is hidden from roles, so first the word that it is done.
+    await page.getByText('Key revoked').waitFor();
     await renamed.waitFor({ state: 'detached' });
     const answer = await fetch(`${server.url}/v2/orgs/local/apps`, { headers: { Authorization: `Bearer ${secret}` } });
     assert.equal(answer.status, 401);
@@ -309,10 +314,14 @@ describe('the console', () => {
     const [victim] = await search({ status: ['SUCCESS'], limit: 1 });
     const hostile = '<img src=x onerror="window.owned=1">\u202Egnirts\u202C"\'><script>window.owned=1</script>';
     server.sql(
-      'UPDATE workflow_status SET name = ?, authenticated_user = ?, inputs = ? WHERE workflow_uuid = ?',
+      'UPDATE workflow_status SET name = ?, authenticated_user = ? WHERE workflow_uuid = ?',
       hostile,
       hostile,
-      JSON.stringify({ [hostile]: hostile, big: 'x'.repeat(1_000_000) }),
+      victim.workflowId,
+    );
+    server.sql(
+      'UPDATE workflow_input SET inputs = ? WHERE workflow_uuid = ?',
+      JSON.stringify([{ [hostile]: hostile, big: 'x'.repeat(1_000_000) }]),
       victim.workflowId,
     );
     await page.goto(path(`/workflows?id=${victim.workflowId}`));
@@ -328,10 +337,13 @@ describe('the console', () => {
 
   it('jumps with the palette and lists its keys', async () => {
     await page.goto('/');
+    await page.getByRole('row', { name: new RegExp(APP) }).waitFor();
     await page.keyboard.press('Control+k');
-    await page.getByRole('combobox', { name: /Page, application/ }).fill(APP);
+    await page.getByLabel(/Page, application/).fill(APP);
     await page.keyboard.press('Enter');
     await page.waitForURL(`**${path('')}`);
+    await page.getByRole('heading', { level: 1, name: APP }).waitFor();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
     await page.keyboard.press('g');
     await page.keyboard.press('e');
     await page.waitForURL(`**${path('/executors')}`);
@@ -363,6 +375,9 @@ describe('the console', () => {
         recovery: [path('/recovery'), 'Recovery'],
         executors: [path('/executors'), 'Executors'],
         versions: [path('/versions'), 'Versions'],
+        queues: [path('/queues'), 'Queues'],
+        schedules: [path('/schedules'), 'Schedules'],
+        audit: ['/audit', 'Audit'],
         connect: [path('/connect'), 'Connect an executor'],
         settings: [path('/settings'), 'Settings'],
         keys: ['/keys', 'API keys'],
@@ -419,6 +434,10 @@ describe('the console', () => {
 
   it('tells a missing executor, a missing server and an empty list apart', async () => {
     for (const executor of server.executors) executor.kill('SIGKILL');
+    await eventually('the server has noticed', async () => {
+      const known = await server.call('GET', `/apps/${APP}/executors`);
+      return known.every((each) => each.status !== 'HEALTHY');
+    });
     const own = await openTab(browser, { url: server.url, key: server.adminKey, expected: [503] });
     await own.page.goto(path('/workflows'));
     await own.page.getByText('No executor is connected').waitFor();

@@ -3,7 +3,6 @@ import '@fontsource-variable/geist-mono/wght.css';
 import './ui/tokens.css';
 import './ui/base.css';
 import { CSPProvider } from '@base-ui/react/csp-provider';
-import { Tooltip } from '@base-ui/react/tooltip';
 import { QueryClientProvider } from '@tanstack/react-query';
 import { createRouter, RouterProvider } from '@tanstack/react-router';
 import { StrictMode } from 'react';
@@ -47,9 +46,7 @@ if (root) {
       <CSPProvider disableStyleElements>
         <QueryClientProvider client={queryClient}>
           <LiveProvider>
-            <Tooltip.Provider delay={400}>
-              <RouterProvider router={router} />
-            </Tooltip.Provider>
+            <RouterProvider router={router} />
           </LiveProvider>
         </QueryClientProvider>
       </CSPProvider>

@@ -24,7 +24,7 @@ import {
   Settings,
   Sun,
 } from 'lucide-react';
-import { type ReactNode, useState } from 'react';
+import { lazy, type ReactNode, Suspense, useState } from 'react';
 import { queryClient } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { read } from '~/api/queries';
@@ -33,13 +33,16 @@ import { Button, Kbd } from '~/ui/controls';
 import { Dot } from '~/ui/data';
 import { count } from '~/ui/format';
 import { useLive, useRenewal } from '~/ui/live';
-import { Tooltip } from '~/ui/overlay';
 import { useHotkeys } from './hotkeys';
 import { Mark } from './Mark';
-import { CommandPalette } from './Palette';
 import s from './Shell.module.css';
-import { ShortcutSheet } from './ShortcutSheet';
 import { setTheme, type Theme, theme } from './theme';
+
+// Loaded when they are first asked for.
+const CommandPalette = lazy(() => import('./Palette').then((module) => ({ default: module.CommandPalette })));
+const ShortcutSheet = lazy(() =>
+  import('./ShortcutSheet').then((module) => ({ default: module.ShortcutSheet })),
+);
 
 /** The frame around every page: navigation, the live switch, the palette, keyboard. */
 export function Shell() {
@@ -103,13 +106,12 @@ export function Shell() {
           </Dialog.Popup>
         </Dialog.Portal>
       </Dialog.Root>
-      <CommandPalette
-        app={app}
-        open={palette}
-        onClose={() => setPalette(false)}
-        onSheet={() => setSheet(true)}
-      />
-      <ShortcutSheet open={sheet} onClose={() => setSheet(false)} />
+      <Suspense>
+        {palette && (
+          <CommandPalette app={app} open onClose={() => setPalette(false)} onSheet={() => setSheet(true)} />
+        )}
+        {sheet && <ShortcutSheet open onClose={() => setSheet(false)} />}
+      </Suspense>
     </div>
   );
 }
@@ -144,14 +146,16 @@ function LiveSwitch() {
   const apps = useQuery({ ...read.apps(), ...useRenewal(10_000) });
   const away = apps.error != null && Problem.of(apps.error).kind === 'unreachable';
   return (
-    <Tooltip
-      text={live ? 'Pages renew themselves. Pause to read (p)' : 'Nothing changes until you go live (p)'}
+    <button
+      type="button"
+      className={s.live}
+      aria-pressed={live}
+      title={live ? 'Pages renew themselves. Pause to read (p)' : 'Nothing changes until you go live (p)'}
+      onClick={toggle}
     >
-      <button type="button" className={s.live} aria-pressed={live} onClick={toggle}>
-        {!live ? <Pause style={{ width: 12 }} /> : <Dot tone={away ? 'err' : 'ok'} pulse={!away} />}
-        {!live ? 'Paused' : away ? 'Reconnecting' : 'Live'}
-      </button>
-    </Tooltip>
+      {!live ? <Pause style={{ width: 12 }} /> : <Dot tone={away ? 'err' : 'ok'} pulse={!away} />}
+      {!live ? 'Paused' : away ? 'Reconnecting' : 'Live'}
+    </button>
   );
 }
 

@@ -8,7 +8,9 @@ function isTaken(event: KeyboardEvent, throughDialogs: boolean): boolean {
   const target = event.target;
   if (!(target instanceof HTMLElement)) return false;
   if (target.closest('input, textarea, select, [contenteditable=true]')) return true;
-  return !throughDialogs && document.querySelector('[role=dialog], [role=alertdialog], [role=menu]') !== null;
+  return (
+    !throughDialogs && document.querySelector('[role=dialog][data-open], [role=menu][data-open]') !== null
+  );
 }
 
 /** Binds keys for as long as the caller is shown. Bindings with a modifier also work inside fields. */

@@ -1,6 +1,7 @@
 import { createFileRoute } from '@tanstack/react-router';
 import { one } from '~/app/search';
-import { TABS, type Tab, type View, WorkflowPage } from '~/features/workflow/WorkflowPage';
+import { TABS, type Tab, type View } from '~/features/workflow/view';
+import { WorkflowPage } from '~/features/workflow/WorkflowPage';
 
 export const Route = createFileRoute('/_console/apps/$app/workflows/$id')({
   validateSearch: (search: Record<string, unknown>): View => {

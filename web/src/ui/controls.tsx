@@ -1,8 +1,6 @@
 import { Checkbox as BaseCheckbox } from '@base-ui/react/checkbox';
-import { Menu as BaseMenu } from '@base-ui/react/menu';
-import { Select as BaseSelect } from '@base-ui/react/select';
-import { Check, ChevronsUpDown, Minus } from 'lucide-react';
-import { type ComponentProps, type ReactElement, type ReactNode, useId } from 'react';
+import { Check, Minus } from 'lucide-react';
+import { type ComponentProps, type ReactNode, useId } from 'react';
 import s from './controls.module.css';
 
 type ButtonKind = 'plain' | 'primary' | 'danger' | 'quiet';
@@ -86,113 +84,6 @@ export function Checkbox(props: {
       {box}
       <span>{props.children}</span>
     </label>
-  );
-}
-
-export type Option = { value: string; label: ReactNode; meta?: ReactNode };
-
-export function Select(props: {
-  id?: string;
-  value: string;
-  options: Option[];
-  onChange: (value: string) => void;
-  label?: string;
-}) {
-  const shown = props.options.find((option) => option.value === props.value);
-  return (
-    <BaseSelect.Root value={props.value} onValueChange={(value) => value !== null && props.onChange(value)}>
-      <BaseSelect.Trigger id={props.id} className={s.select} aria-label={props.label}>
-        <BaseSelect.Value>{() => <span className="clip">{shown?.label ?? 'Choose…'}</span>}</BaseSelect.Value>
-        <BaseSelect.Icon>
-          <ChevronsUpDown />
-        </BaseSelect.Icon>
-      </BaseSelect.Trigger>
-      <BaseSelect.Portal>
-        <BaseSelect.Positioner className={s.positioner} sideOffset={4} alignItemWithTrigger={false}>
-          <BaseSelect.Popup className={s.popup}>
-            <BaseSelect.List>
-              {props.options.map((option) => (
-                <BaseSelect.Item key={option.value} value={option.value} className={s.item}>
-                  <span className={s.tick}>
-                    <BaseSelect.ItemIndicator>
-                      <Check />
-                    </BaseSelect.ItemIndicator>
-                  </span>
-                  <BaseSelect.ItemText>{option.label}</BaseSelect.ItemText>
-                  {option.meta && <span className={s.meta}>{option.meta}</span>}
-                </BaseSelect.Item>
-              ))}
-            </BaseSelect.List>
-          </BaseSelect.Popup>
-        </BaseSelect.Positioner>
-      </BaseSelect.Portal>
-    </BaseSelect.Root>
-  );
-}
-
-export type MenuEntry =
-  | {
-      label: ReactNode;
-      icon?: ReactNode;
-      onSelect: () => void;
-      danger?: boolean;
-      disabled?: boolean;
-      meta?: ReactNode;
-    }
-  | { checked: boolean; label: ReactNode; onChange: (checked: boolean) => void }
-  | 'separator';
-
-/** A menu that opens from `trigger`, which must be a single button element. */
-export function Menu({ trigger, entries }: { trigger: ReactElement; entries: MenuEntry[] }) {
-  return (
-    <BaseMenu.Root>
-      <BaseMenu.Trigger render={trigger} />
-      <BaseMenu.Portal>
-        <BaseMenu.Positioner className={s.positioner} sideOffset={4} align="end">
-          <BaseMenu.Popup className={s.popup}>
-            {entries.map((entry, index) => {
-              if (entry === 'separator') {
-                // biome-ignore lint/suspicious/noArrayIndexKey: separators have no identity of their own
-                return <BaseMenu.Separator key={index} className={s.separator} />;
-              }
-              if ('checked' in entry) {
-                return (
-                  <BaseMenu.CheckboxItem
-                    // biome-ignore lint/suspicious/noArrayIndexKey: the order of a menu's entries is fixed
-                    key={index}
-                    className={s.item}
-                    checked={entry.checked}
-                    onCheckedChange={entry.onChange}
-                    closeOnClick={false}
-                  >
-                    <span className={s.tick}>
-                      <BaseMenu.CheckboxItemIndicator>
-                        <Check />
-                      </BaseMenu.CheckboxItemIndicator>
-                    </span>
-                    {entry.label}
-                  </BaseMenu.CheckboxItem>
-                );
-              }
-              return (
-                <BaseMenu.Item
-                  // biome-ignore lint/suspicious/noArrayIndexKey: the order of a menu's entries is fixed
-                  key={index}
-                  className={s.item}
-                  data-tone={entry.danger ? 'err' : undefined}
-                  disabled={entry.disabled ?? false}
-                  onClick={entry.onSelect}
-                >
-                  {entry.icon}
-                  {entry.label}
-                  {entry.meta && <span className={s.meta}>{entry.meta}</span>}
-                </BaseMenu.Item>
-              );
-            })}
-          </BaseMenu.Popup>
-        </BaseMenu.Positioner>
-      </BaseMenu.Portal>
-    </BaseMenu.Root>
   );
 }
 

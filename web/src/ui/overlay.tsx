@@ -1,9 +1,8 @@
 import { Dialog as BaseDialog } from '@base-ui/react/dialog';
 import { Toast } from '@base-ui/react/toast';
-import { Tooltip as BaseTooltip } from '@base-ui/react/tooltip';
 import { useMutation } from '@tanstack/react-query';
 import { X } from 'lucide-react';
-import type { CSSProperties, ReactElement, ReactNode } from 'react';
+import type { CSSProperties, ReactNode } from 'react';
 import { Problem } from '~/api/problem';
 import { Button } from './controls';
 import s from './overlay.module.css';
@@ -92,20 +91,6 @@ export function ActionDialog<Result>(props: {
       {props.children}
       {mutation.error && <Fault problem={Problem.of(mutation.error)} />}
     </Dialog>
-  );
-}
-
-/** A hint on hover and focus; never the only place where something is said. */
-export function Tooltip({ text, children }: { text: ReactNode; children: ReactElement }) {
-  return (
-    <BaseTooltip.Root>
-      <BaseTooltip.Trigger render={children} />
-      <BaseTooltip.Portal>
-        <BaseTooltip.Positioner sideOffset={6} style={{ zIndex: 70 }}>
-          <BaseTooltip.Popup className={s.tooltip}>{text}</BaseTooltip.Popup>
-        </BaseTooltip.Positioner>
-      </BaseTooltip.Portal>
-    </BaseTooltip.Root>
   );
 }
 

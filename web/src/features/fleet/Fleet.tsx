@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { Plus, TriangleAlert } from 'lucide-react';
+import { lazy, Suspense } from 'react';
 import { type App, read } from '~/api/queries';
 import { BarChart } from '~/ui/Chart';
 import { buttonLook } from '~/ui/controls';
@@ -8,10 +9,11 @@ import { Badge, Chip, Dot, Page, Panel, Table } from '~/ui/data';
 import { count } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Banner, Loaded } from '~/ui/states';
-import { Welcome } from '../connect/Welcome';
 import s from './Fleet.module.css';
 import { byVersion } from './health';
 import { useActiveCounts, useHealth, useOutcomes } from './useApp';
+
+const Welcome = lazy(() => import('../connect/Welcome').then((module) => ({ default: module.Welcome })));
 
 /** Every application, how it is, and what needs a person. */
 export function Fleet() {
@@ -20,7 +22,9 @@ export function Fleet() {
     <Loaded query={apps}>
       {(list) =>
         list.length === 0 ? (
-          <Welcome />
+          <Suspense>
+            <Welcome />
+          </Suspense>
         ) : (
           <Page
             title="Fleet"

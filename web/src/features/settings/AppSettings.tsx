@@ -4,9 +4,10 @@ import { type FormEvent, useState } from 'react';
 import { queryClient, type Schemas } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { type App, act, read } from '~/api/queries';
-import { Button, Checkbox, Field, Input, Select } from '~/ui/controls';
+import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { Page, Panel } from '~/ui/data';
 import { ActionDialog, notify } from '~/ui/overlay';
+import { Select } from '~/ui/Select';
 import { Banner, Fault, Loaded } from '~/ui/states';
 
 /** How an application is watched: when a process counts as dead, and what may be done then. */

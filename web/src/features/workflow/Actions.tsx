@@ -6,10 +6,12 @@ import { queryClient } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { act, read, type Step, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
-import { Button, Checkbox, Field, Input, Menu, Select } from '~/ui/controls';
+import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { isActive } from '~/ui/data';
 import { plural } from '~/ui/format';
+import { Menu } from '~/ui/Menu';
 import { ActionDialog, notify } from '~/ui/overlay';
+import { Select } from '~/ui/Select';
 import { Banner } from '~/ui/states';
 import { download } from '~/ui/value/ValueView';
 

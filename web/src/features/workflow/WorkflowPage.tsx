@@ -17,13 +17,12 @@ import { StepPanel } from './StepPanel';
 import { Timeline } from './Timeline';
 import { type Row, timelineRows } from './timeline';
 import { useWorkflow } from './useWorkflow';
+import { TABS, type Tab, type View } from './view';
 import s from './Workflow.module.css';
 
 // The graph library is only for those who look at the graph.
 const Lineage = lazy(() => import('./Lineage').then((module) => ({ default: module.Lineage })));
 
-export type Tab = 'timeline' | 'values' | 'exchange' | 'graph' | 'raw';
-export const TABS: Tab[] = ['timeline', 'values', 'exchange', 'graph', 'raw'];
 const TAB_LABELS: Record<Tab, string> = {
   timeline: 'Timeline',
   values: 'Input and output',
@@ -31,8 +30,6 @@ const TAB_LABELS: Record<Tab, string> = {
   graph: 'Children and forks',
   raw: 'All fields',
 };
-
-export type View = { tab?: Tab; step?: string };
 
 /** One workflow: what happened to it, where it is, and what can be done about it. */
 export function WorkflowPage(props: { app: string; id: string; view: View; onView: (view: View) => void }) {

@@ -7,10 +7,11 @@ import { type CSSProperties, useEffect, useMemo, useRef, useState } from 'react'
 import { Problem } from '~/api/problem';
 import { act, type Executor, read, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
-import { Button, Menu } from '~/ui/controls';
+import { Button } from '~/ui/controls';
 import { Page } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
+import { Menu } from '~/ui/Menu';
 import { notify } from '~/ui/overlay';
 import { Empty, Failed, Loading, NoMatch, Stale } from '~/ui/states';
 import { BulkBar } from './Bulk';
