@@ -22,6 +22,7 @@ pub mod apps;
 pub mod audit;
 pub mod audit_log;
 pub mod bulk;
+pub mod deployments;
 pub mod executors;
 pub mod extract;
 pub mod filter;
@@ -54,6 +55,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(executors::router())
         .merge(recoveries::router())
         .merge(versions::router())
+        .merge(deployments::router())
         .merge(workflows::router())
         .merge(bulk::router())
         .merge(aggregates::router())

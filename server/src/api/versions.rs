@@ -41,7 +41,10 @@ pub struct PatchLatestVersionInputBody {
 }
 
 /// Latest first.
-async fn versions(state: &AppState, app: &AppRow) -> Result<Vec<VersionRecord>, Problem> {
+pub(super) async fn versions(
+    state: &AppState,
+    app: &AppRow,
+) -> Result<Vec<VersionRecord>, Problem> {
     let mut versions = forward::read(&state.hub, app, &ListApplicationVersions {})
         .await?
         .output;

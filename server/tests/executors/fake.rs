@@ -36,7 +36,11 @@ pub(crate) struct Row {
 #[derive(Clone, Default)]
 pub(crate) struct Workflows {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
+    latest: Arc<Mutex<Option<String>>>,
 }
+
+/// When every fake workflow was created, epoch milliseconds.
+pub(crate) const CREATED: i64 = 1_767_323_045_000;
 
 impl Workflows {
     /// `count` workflows that run on an executor.
@@ -45,6 +49,32 @@ impl Workflows {
         for n in 0..count {
             let id = format!("{executor_id}-{version}-{n}");
             rows.insert(id, row(executor_id, version, None));
+        }
+    }
+
+    /// `count` workflows on a queue, or before it, with a version or none.
+    pub(crate) fn waiting(&self, count: usize, status: &'static str, version: Option<&str>) {
+        let mut rows = self.rows.lock().unwrap();
+        for n in 0..count {
+            let version = version.unwrap_or_default();
+            let waiting = Row {
+                status,
+                ..row("", version, None)
+            };
+            rows.insert(format!("{status}-{version}-{n}"), waiting);
+        }
+    }
+
+    /// Makes a version the latest; otherwise everybody says that their own is.
+    pub(crate) fn latest(&self, version: &str) {
+        *self.latest.lock().unwrap() = Some(version.to_owned());
+    }
+
+    /// Every workflow of a version ends.
+    pub(crate) fn end_all(&self, version: &str) {
+        let mut rows = self.rows.lock().unwrap();
+        for row in rows.values_mut().filter(|row| row.version == version) {
+            row.status = "SUCCESS";
         }
     }
 
@@ -120,19 +150,30 @@ impl Workflows {
                 json!({"success": true})
             }
             "list_application_versions" => {
-                json!({"output": [{"version_id": "1", "version_name": own_version, "version_timestamp": 1, "created_at": 1}]})
+                let latest = self.latest.lock().unwrap().clone();
+                let name = latest.unwrap_or_else(|| own_version.to_owned());
+                json!({"output": [{"version_id": "1", "version_name": name, "version_timestamp": 1, "created_at": 1}]})
             }
             _ => json!({"error_message": "Unknown message type"}),
         }
     }
 
     fn aggregates(&self, body: &Value) -> Value {
-        let mut groups: BTreeMap<(String, String), i64> = BTreeMap::new();
+        let mut groups: BTreeMap<[Option<String>; 3], i64> = BTreeMap::new();
+        let by = |member: &str, value: &str| {
+            (body[member] == true && !value.is_empty()).then(|| value.to_owned())
+        };
         for (_, row) in self.matching(body) {
-            *groups.entry((row.executor_id, row.version)).or_default() += 1;
+            let group = [
+                by("group_by_executor_id", &row.executor_id),
+                by("group_by_application_version", &row.version),
+                by("group_by_status", row.status),
+            ];
+            *groups.entry(group).or_default() += 1;
         }
-        let rows = groups.into_iter().map(|((executor_id, version), count)| {
-            json!({"group": {"executor_id": executor_id, "application_version": version}, "count": count})
+        let rows = groups.into_iter().map(|([executor_id, version, status], count)| {
+            json!({"group": {"executor_id": executor_id, "application_version": version, "status": status},
+                "count": count, "min_created_at": CREATED})
         });
         json!({"output": rows.collect::<Vec<_>>()})
     }

@@ -2,6 +2,7 @@
 //! are fakes that speak the protocol over real sockets and share a fake application database.
 #![allow(clippy::unwrap_used)]
 
+mod deployments;
 mod fake;
 mod frames;
 mod handshake;
