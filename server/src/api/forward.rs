@@ -61,7 +61,8 @@ pub fn bad_gateway(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, detail)
 }
 
-fn problem(app: &AppRow, error: HubError) -> Problem {
+/// Explains why a request to an executor has no result.
+pub(super) fn problem(app: &AppRow, error: HubError) -> Problem {
     let name = &app.name;
     match error {
         HubError::NoExecutor => Problem::unavailable(

@@ -24,6 +24,8 @@ pub mod audit_log;
 pub mod bulk;
 pub mod deployments;
 pub mod executors;
+pub mod explain;
+mod explain_queue;
 pub mod extract;
 pub mod filter;
 pub mod forward;
@@ -57,6 +59,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(versions::router())
         .merge(deployments::router())
         .merge(workflows::router())
+        .merge(explain::router())
         .merge(bulk::router())
         .merge(aggregates::router())
         .merge(steps::router())

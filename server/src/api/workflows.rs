@@ -456,7 +456,7 @@ pub(super) fn no_workflow(id: &str) -> Problem {
     Problem::not_found(format!("there is no workflow `{id}`"))
 }
 
-fn is_own(app: &AppRow, record: &WorkflowRecord) -> bool {
+pub(super) fn is_own(app: &AppRow, record: &WorkflowRecord) -> bool {
     record
         .application_name
         .as_ref()

@@ -141,6 +141,14 @@ impl Workflows {
                 };
                 json!({"output": self.matching(&request["body"]).into_iter().map(record).collect::<Vec<_>>()})
             }
+            "get_workflow" => {
+                let found = self.all().remove(text("workflow_id"));
+                let record = |row: Row| {
+                    json!({"WorkflowUUID": text("workflow_id"), "Status": row.status, "ExecutorID": row.executor_id,
+                        "ApplicationVersion": row.version})
+                };
+                json!({"output": found.map(record)})
+            }
             "list_steps" => json!({"output": [{"function_id": 0}, {"function_id": 1}]}),
             "fork_workflow" => self.fork(&request["body"]),
             "cancel" => {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod deployments;
+mod explain;
 mod fake;
 mod frames;
 mod handshake;
