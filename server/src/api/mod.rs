@@ -38,6 +38,7 @@ pub mod queues;
 pub mod recoveries;
 pub mod schedules;
 pub mod steps;
+pub mod stream;
 pub mod system;
 pub mod time;
 pub mod tokens;
@@ -63,6 +64,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(bulk::router())
         .merge(aggregates::router())
         .merge(steps::router())
+        .merge(stream::router())
         .merge(queues::router())
         .merge(schedules::router())
         .merge(audit_log::router())

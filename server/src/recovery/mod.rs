@@ -191,6 +191,13 @@ impl Handle {
             return Err(OrderError::NotUnderWay);
         }
         self.shared.metrics.recovery("ABANDONED");
+        let recovery_id = id.to_owned();
+        let now = self.shared.instance.now();
+        self.shared.tell(News::of(
+            &record.key,
+            now,
+            NewsKind::Abandoned { recovery_id },
+        ));
         if let Some(mailbox) = self.shared.mailbox(&record.key) {
             mailbox.claim_lost();
         }

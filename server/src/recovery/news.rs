@@ -81,6 +81,11 @@ pub enum NewsKind {
         /// How much there is, if that is known.
         pending: Option<i64>,
     },
+    /// An operator gave its work up.
+    Abandoned {
+        /// The record of its loss.
+        recovery_id: String,
+    },
 }
 
 impl News {
@@ -128,6 +133,9 @@ impl News {
             ),
             NewsKind::NothingPending { recovery_id } => tracing::info!(
                 %app_id, %executor_id, %version, %recovery_id, "nothing was pending"
+            ),
+            NewsKind::Abandoned { recovery_id } => tracing::info!(
+                %app_id, %executor_id, %version, %recovery_id, "its work was given up"
             ),
             NewsKind::Stranded {
                 recovery_id,

@@ -14,3 +14,4 @@ mod recovery;
 mod restart;
 mod server;
 mod stranded;
+mod stream;
