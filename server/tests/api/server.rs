@@ -240,7 +240,15 @@ impl TestServer {
 pub(crate) async fn send(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
-    let text = response.text().await.unwrap();
+    // A stream of events has no end to be read to.
+    let endless = headers
+        .get("content-type")
+        .is_some_and(|kind| kind == "text/event-stream");
+    let text = if endless {
+        String::new()
+    } else {
+        response.text().await.unwrap()
+    };
     let json = serde_json::from_str(&text).unwrap_or(Value::Null);
     Answer {
         status,
