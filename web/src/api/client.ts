@@ -44,12 +44,14 @@ export const api = createQueryApi(client);
 export const queryClient = new QueryClient({
   defaultOptions: {
     queries: {
+      // The server may be on this machine or in this house: what the browser thinks of the internet says nothing.
+      networkMode: 'always',
       staleTime: 1_000,
       gcTime: 60_000,
       retry: (failures, error) => failures < 2 && isTransient(Problem.of(error)),
       retryDelay: (attempt) => Math.min(500 * 2 ** attempt, 4_000),
     },
-    mutations: { retry: false },
+    mutations: { networkMode: 'always', retry: false },
   },
 });
 

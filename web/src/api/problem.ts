@@ -37,7 +37,7 @@ export class Problem extends Error {
     } catch {
       detail = 'The answer was not JSON. Is a proxy in the way?';
     }
-    return new Problem(kindOf(response), response.status, title, detail);
+    return new Problem(kindOf(response.status, detail), response.status, title, detail);
   }
 
   static of(error: unknown): Problem {
@@ -47,16 +47,16 @@ export class Problem extends Error {
   }
 }
 
-function kindOf(response: Response): ProblemKind {
-  switch (response.status) {
+function kindOf(status: number, detail: string): ProblemKind {
+  switch (status) {
     case 401:
     case 403:
       return 'refused';
     case 404:
       return 'missing';
     case 503:
-      // With Retry-After it is the server's own database that is away.
-      return response.headers.has('Retry-After') ? 'failed' : 'no-executor';
+      // The server's own database being away is a 503 too; only the detail tells them apart.
+      return /executor/i.test(detail) ? 'no-executor' : 'failed';
     default:
       return 'failed';
   }
