@@ -98,8 +98,9 @@ def test_stranded_work_outlives_the_server(
     own_server.start()
 
     app.await_executor(other.id)
-    again = app.await_recovery(doomed.id, "STRANDED")
-    assert (again["id"], again["reason"]) == (stranded["id"], "NO_MATCHING_VERSION")
+    # Until somebody is back who can be asked, the reason is that nobody is.
+    again = app.await_recovery(doomed.id, "STRANDED", reason="NO_MATCHING_VERSION")
+    assert again["id"] == stranded["id"]
     heir = launch("heir", "v1")
     journal.let_pass("wf-stranded")
     app.await_workflow("wf-stranded")

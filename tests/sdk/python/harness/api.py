@@ -111,9 +111,14 @@ class App:
         return self.call("GET", "/recoveries", params=filters)
 
     def await_recovery(
-        self, executor_id: str, status: str, version: str | None = None, within: float = 20.0
+        self,
+        executor_id: str,
+        status: str,
+        version: str | None = None,
+        reason: str | None = None,
+        within: float = 20.0,
     ) -> dict[str, Any]:
-        """Waits until the newest record of that executor (and version) has that status."""
+        """Waits until the newest record of that executor (and version) has that status (and reason)."""
 
         def newest() -> dict[str, Any] | None:
             filters = {"executorId": executor_id}
@@ -124,9 +129,11 @@ class App:
 
         return eventually(
             newest,
-            lambda record: record is not None and record["status"] == status,
+            lambda record: record is not None
+            and record["status"] == status
+            and reason in (None, record["reason"]),
             within=within,
-            what=f"recovery of {executor_id} to be {status}",
+            what=f"recovery of {executor_id} to be {status} {reason or ''}",
         )  # type: ignore[return-value]
 
     # -- workflows
