@@ -11,6 +11,7 @@ pub mod console;
 pub mod dev;
 pub mod http;
 pub mod hub;
+pub mod operations;
 pub mod policies;
 pub mod recovery;
 mod serve;

@@ -19,7 +19,7 @@ use crate::hub::Hub;
 use crate::state::AppState;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::{http, policies, recovery};
+use crate::{http, operations, policies, recovery};
 
 /// How long requests that are being served may take to end after the order to stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -66,11 +66,13 @@ pub async fn serve(
         shutdown.clone(),
     )
     .await?;
+    let operations = operations::start(store.clone(), hub.clone(), &recovery, shutdown.clone());
     let policies = policies::start(store.clone(), shutdown.clone());
     let state = AppState {
         store: store.clone(),
         hub: hub.clone(),
         recovery: recovery.clone(),
+        operations: operations.clone(),
         auth,
         config: Arc::new(config),
         metrics,
@@ -99,6 +101,7 @@ pub async fn serve(
         () = overdue => tracing::warn!("some requests did not end in time and were dropped"),
     }
     shutdown.cancel();
+    operations.stopped().await;
     recovery.stopped().await;
     policies.await.ok();
     store.close().await;

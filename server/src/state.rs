@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::recovery;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::{operations, recovery};
 
 /// Handles to the server's parts. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct AppState {
     pub hub: Hub,
     /// The recovery driver.
     pub recovery: recovery::Handle,
+    /// Operations on many workflows.
+    pub operations: operations::Handle,
     /// Who is calling, and what they may do.
     pub auth: Auth,
     /// Settings.

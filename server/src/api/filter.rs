@@ -1,7 +1,7 @@
 //! Which workflows: the search body of the API and the filter of the protocol.
 
 use segno_protocol::{WireTime, WorkflowFilter};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -9,7 +9,7 @@ use super::time::Timestamp;
 use crate::store::apps::AppRow;
 
 /// Which workflows to list and how much of each; all members must hold, a list means any of it.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkflowSearchBody {
     /// Application versions
@@ -111,7 +111,7 @@ pub(super) fn count(value: Option<i64>) -> Option<u64> {
 
 impl WorkflowSearchBody {
     /// What to ask an executor of `app`; `None` if nothing can match.
-    pub(super) fn wire(self, app: &AppRow) -> Option<WorkflowFilter> {
+    pub(crate) fn wire(self, app: &AppRow) -> Option<WorkflowFilter> {
         if self.limit == Some(0) {
             return None;
         }

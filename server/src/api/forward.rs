@@ -96,7 +96,8 @@ fn remote(message: &str) -> Problem {
 }
 
 /// The last line that is an error's own words: no stack frame, no SQL statement, no parameters.
-fn summary(message: &str) -> &str {
+/// See [`remote`].
+pub(crate) fn summary(message: &str) -> &str {
     let noise = |line: &&str| {
         line.is_empty()
             || line.starts_with(char::is_whitespace)

@@ -32,6 +32,7 @@ pub mod forward;
 pub mod gate;
 mod idempotency;
 pub mod openapi;
+pub mod operations;
 pub mod path;
 pub mod problem;
 pub mod queues;
@@ -62,6 +63,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(workflows::router())
         .merge(explain::router())
         .merge(bulk::router())
+        .merge(operations::router())
         .merge(aggregates::router())
         .merge(steps::router())
         .merge(stream::router())

@@ -21,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::App;
+use super::operations::Operation;
 use super::path::AppPath;
 use super::problem::Problem;
 use super::time::Timestamp;
@@ -30,6 +31,7 @@ use crate::recovery::{News, NewsKind};
 use crate::state::AppState;
 use crate::store::apps::AppRow;
 use crate::store::executors::ExecutorState;
+use crate::store::operations::OperationRow;
 use crate::store::recoveries::RecoveryStatus;
 
 /// Silence after which a comment shows that the stream lives.
@@ -42,7 +44,8 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// `ready` comes first: from then on nothing is left out, and what was read before may be old. Then
 /// `executor` (`executorId`, `appVersion`, `status`: an executor's, or `GONE` when it is forgotten,
 /// `unresponsive`, `at`), `recovery` (`recoveryId`, `executorId`, `appVersion`, `status`, `reason`,
-/// `pendingWorkflows`, `recoveredBy`, `at`) and `missed` (`count`): the reader was too slow, and reads
+/// `pendingWorkflows`, `recoveredBy`, `at`), `operation` (`operationId`, `kind`, `status`: its state,
+/// `dryRun`, `counts`, `message`) and `missed` (`count`): the reader was too slow, and reads
 /// everything anew.
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps/{appName}/stream", operation_id = "streamChanges",
     tag = "Applications", params(AppPath),
@@ -60,6 +63,7 @@ async fn stream_changes(
     let ready = json!({"at": Timestamp::from_ms(state.recovery.instance().now())});
     let feed = Feed {
         news: state.recovery.subscribe(),
+        operations: state.operations.subscribe(),
         source: caller
             .source_ip
             .parse()
@@ -87,6 +91,7 @@ struct Feed {
     headers: HeaderMap,
     source: IpAddr,
     news: broadcast::Receiver<News>,
+    operations: broadcast::Receiver<OperationRow>,
     waiting: VecDeque<Event>,
     recheck: Interval,
 }
@@ -109,6 +114,12 @@ impl Feed {
                 }
                 news = self.news.recv() => match news {
                     Ok(news) if news.app_id == self.app.id => self.waiting.extend(told(&news)),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(count)) => self.waiting.push_back(missed(count)),
+                    Err(RecvError::Closed) => return None,
+                },
+                changed = self.operations.recv() => match changed {
+                    Ok(row) if row.wanted.app_id == self.app.id => self.waiting.push_back(operation(row)),
                     Ok(_) => {}
                     Err(RecvError::Lagged(count)) => self.waiting.push_back(missed(count)),
                     Err(RecvError::Closed) => return None,
@@ -148,6 +159,13 @@ fn event(name: &str, data: &impl Serialize) -> Event {
 
 fn missed(count: u64) -> Event {
     event("missed", &json!({"count": count}))
+}
+
+fn operation(row: OperationRow) -> Event {
+    let operation = Operation::from(row);
+    let data = json!({"operationId": operation.id, "kind": operation.kind, "status": operation.state,
+        "dryRun": operation.dry_run, "counts": operation.counts, "message": operation.message});
+    event("operation", &data)
 }
 
 /// The events that a piece of news makes.

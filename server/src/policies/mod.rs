@@ -24,7 +24,7 @@ pub fn start(store: Store, shutdown: CancellationToken) -> JoinHandle<()> {
     })
 }
 
-/// One round: audit entries past their organization's retention, and old idempotency keys.
+/// One round: audit entries past their organization's retention, old operations and old idempotency keys.
 pub async fn expire(store: &Store) {
     match store.expire_audit().await {
         Ok(0) => {}
@@ -32,6 +32,9 @@ pub async fn expire(store: &Store) {
         Err(error) => {
             tracing::warn!(%error, "audit entries could not be expired; trying again later")
         }
+    }
+    if let Err(error) = store.expire_operations().await {
+        tracing::warn!(%error, "operations could not be expired; trying again later");
     }
     if let Err(error) = store.expire_idempotency().await {
         tracing::warn!(%error, "idempotency keys could not be expired; trying again later");

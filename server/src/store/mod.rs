@@ -22,6 +22,7 @@ pub mod executors;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;
+pub mod operations;
 pub mod orgs;
 pub mod recoveries;
 

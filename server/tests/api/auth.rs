@@ -125,6 +125,7 @@ fn sample_body(operation: &Value) -> Option<Value> {
             (Some("array"), _) => json!([]),
             (_, Some("date-time")) => json!("2026-01-01T00:00:00Z"),
             (Some("integer"), _) => json!(1),
+            _ if property["enum"].is_array() => property["enum"][0].clone(),
             _ => json!("some"),
         };
         body.insert(name.to_owned(), value);

@@ -139,7 +139,17 @@ impl Workflows {
                     json!({"WorkflowUUID": id, "Status": row.status, "ExecutorID": row.executor_id,
                         "ApplicationVersion": row.version})
                 };
-                json!({"output": self.matching(&request["body"]).into_iter().map(record).collect::<Vec<_>>()})
+                let number = |name: &str| request["body"][name].as_u64().map(|n| n as usize);
+                let (offset, limit) = (
+                    number("offset").unwrap_or(0),
+                    number("limit").unwrap_or(usize::MAX),
+                );
+                let page = self
+                    .matching(&request["body"])
+                    .into_iter()
+                    .skip(offset)
+                    .take(limit);
+                json!({"output": page.map(record).collect::<Vec<_>>()})
             }
             "get_workflow" => {
                 let found = self.all().remove(text("workflow_id"));
@@ -155,6 +165,16 @@ impl Workflows {
                 if let Some(row) = self.rows.lock().unwrap().get_mut(text("workflow_id")) {
                     row.status = "CANCELLED";
                 }
+                json!({"success": true})
+            }
+            "resume" => {
+                if let Some(row) = self.rows.lock().unwrap().get_mut(text("workflow_id")) {
+                    row.status = "ENQUEUED";
+                }
+                json!({"success": true})
+            }
+            "delete" => {
+                self.rows.lock().unwrap().remove(text("workflow_id"));
                 json!({"success": true})
             }
             "list_application_versions" => {

@@ -9,6 +9,7 @@ mod frames;
 mod handshake;
 mod identity;
 mod logs;
+mod operations;
 mod outage;
 mod recovery;
 mod restart;
