@@ -356,26 +356,27 @@ async fn parameters(
         .extract::<RawPathParams>()
         .await
         .map_err(|error| Problem::bad_request(format!("the path cannot be read: {error}")))?;
-    let mut given: HashMap<String, String> = HashMap::new();
+    let mut given: HashMap<String, Vec<String>> = HashMap::new();
     let query = parts.uri.query().unwrap_or_default();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         given
             .entry(name.into_owned())
-            .or_insert_with(|| value.into_owned());
+            .or_default()
+            .push(value.into_owned());
     }
     let (mut path, mut query) = (Map::new(), Map::new());
     for parameter in &operation.parameters {
-        let (place, text) = if parameter.in_path {
+        let (place, texts) = if parameter.in_path {
             let text = raw
                 .iter()
                 .find(|(name, _)| *name == parameter.name)
-                .map(|(_, value)| value.to_owned());
+                .map(|(_, value)| vec![value.to_owned()]);
             ("path", text)
         } else {
             ("query", given.remove(&parameter.name))
         };
         let location = format!("{place}.{}", parameter.name);
-        let Some(text) = text else {
+        let Some(texts) = texts else {
             if parameter.required {
                 validator.fault(
                     &location,
@@ -385,7 +386,7 @@ async fn parameters(
             }
             continue;
         };
-        match parse_parameter(&parameter.schema, &text) {
+        match parse_parameter(&parameter.schema, &texts) {
             Ok(value) => {
                 validator.check(&parameter.schema, &location, &value);
                 let parameters = if parameter.in_path {
@@ -395,7 +396,9 @@ async fn parameters(
                 };
                 parameters.insert(parameter.name.clone(), value);
             }
-            Err(message) => validator.fault(&location, message, &Value::from(text)),
+            Err(message) => {
+                validator.fault(&location, message, &Value::from(texts.into_iter().next()))
+            }
         }
     }
     Ok((Value::Object(path), Value::Object(query)))

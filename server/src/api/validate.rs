@@ -177,8 +177,17 @@ fn is_type(kind: &str, value: &Value) -> bool {
     }
 }
 
-/// Reads the text of a path or query parameter as its schema says. On failure, the message.
-pub(super) fn parse_parameter(schema: &Value, text: &str) -> Result<Value, &'static str> {
+/// Reads a path or query parameter as its schema says: a list takes every occurrence, everything else
+/// the first. On failure, the message.
+pub(super) fn parse_parameter(schema: &Value, texts: &[String]) -> Result<Value, &'static str> {
+    if types(schema).contains(&"array") {
+        let items = texts.iter().map(|text| parse_text(&schema["items"], text));
+        return items.collect::<Result<Vec<_>, _>>().map(Value::Array);
+    }
+    parse_text(schema, texts.first().map_or("", String::as_str))
+}
+
+fn parse_text(schema: &Value, text: &str) -> Result<Value, &'static str> {
     let kind = types(schema)
         .into_iter()
         .find(|kind| *kind != "null")
@@ -328,16 +337,25 @@ mod tests {
     }
 
     #[test]
+    fn a_list_takes_every_occurrence_and_anything_else_the_first() {
+        let texts = ["1".to_owned(), "2".to_owned()];
+        let integer = json!({"type": "integer"});
+        let list = json!({"type": "array", "items": integer});
+        assert_eq!(parse_parameter(&list, &texts), Ok(json!([1, 2])));
+        assert_eq!(parse_parameter(&integer, &texts), Ok(json!(1)));
+    }
+
+    #[test]
     fn booleans_are_read_in_every_spelling() {
         for text in ["true", "1", "t", "T", "TRUE", "True"] {
             assert_eq!(
-                parse_parameter(&json!({"type": "boolean"}), text),
+                parse_text(&json!({"type": "boolean"}), text),
                 Ok(json!(true))
             );
         }
-        assert!(parse_parameter(&json!({"type": "boolean"}), "yes").is_err());
+        assert!(parse_text(&json!({"type": "boolean"}), "yes").is_err());
         assert_eq!(
-            parse_parameter(&json!({"type": "integer"}), "ten"),
+            parse_text(&json!({"type": "integer"}), "ten"),
             Err("invalid integer")
         );
     }
