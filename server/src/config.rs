@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use crate::{hub, recovery};
+use crate::{hub, policies, recovery};
 
 /// Who may call the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -146,6 +147,8 @@ pub struct Config {
     pub hub: hub::Options,
     /// Timing of recovery; only tests change it.
     pub recovery: recovery::Options,
+    /// Cadence of periodic work on applications.
+    pub policies: policies::Options,
 }
 
 /// Settings that cannot work.
@@ -200,6 +203,10 @@ impl ServeArgs {
             migrate: !self.no_migrate,
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
+            policies: policies::Options {
+                metrics_every: upstream_period()?,
+                ..policies::Options::default()
+            },
         }
         .checked()
     }
@@ -219,6 +226,7 @@ impl Config {
             migrate: true,
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
+            policies: policies::Options::default(),
         }
     }
 
@@ -270,6 +278,21 @@ fn upstream_port() -> Result<u16, ConfigError> {
         Some(text) => text.parse().map_err(|_| ConfigError::Upstream {
             name: "DBOS__CONDUCTOR_PORT",
             expected: "a port number",
+        }),
+    }
+}
+
+/// Between two collections of stored metrics.
+fn upstream_period() -> Result<Duration, ConfigError> {
+    const NAME: &str = "DBOS__METRICS_COLLECTION_PERIOD";
+    let Some(text) = upstream(NAME) else {
+        return Ok(policies::Options::default().metrics_every);
+    };
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(ConfigError::Upstream {
+            name: NAME,
+            expected: "a number of seconds, at least 1",
         }),
     }
 }

@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::ServiceExt;
@@ -67,7 +67,17 @@ pub async fn serve(
     )
     .await?;
     let operations = operations::start(store.clone(), hub.clone(), &recovery, shutdown.clone());
-    let policies = policies::start(store.clone(), shutdown.clone());
+    let policies = policies::start(
+        policies::Context {
+            options: config.policies.clone(),
+            store: store.clone(),
+            hub: hub.clone(),
+            instance: recovery.instance().clone(),
+            metrics: metrics.clone(),
+            started: Instant::now(),
+        },
+        shutdown.clone(),
+    );
     let state = AppState {
         store: store.clone(),
         hub: hub.clone(),
@@ -76,6 +86,8 @@ pub async fn serve(
         auth,
         config: Arc::new(config),
         metrics,
+        app_metrics: Default::default(),
+        loads: Default::default(),
         shutdown: shutdown.clone(),
     };
     let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request)

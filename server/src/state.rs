@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::policies::autoscaling::Loads;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::applications::Applications;
 use crate::{operations, recovery};
 
 /// Handles to the server's parts. Cheap to clone.
@@ -28,6 +30,10 @@ pub struct AppState {
     pub config: Arc<Config>,
     /// The server's own metrics.
     pub metrics: Metrics,
+    /// What applications did in the last minute.
+    pub app_metrics: Applications,
+    /// How deep queues are by which applications scale.
+    pub loads: Loads,
     /// Cancelled when the server begins to shut down.
     pub shutdown: CancellationToken,
 }

@@ -59,6 +59,11 @@ impl Audit {
         self.with(|draft| draft.entry.details.insert(name.to_owned(), value.into()));
     }
 
+    /// Names what it was done to, where the path does not: a new thing with an id of ours.
+    pub fn target(&self, kind: &'static str, id: &str) {
+        self.with(|draft| draft.entry.target = Some((kind, id.to_owned())));
+    }
+
     /// Records another operation than the route's own: a repeated registration is an update.
     pub fn operation(&self, operation: &'static str) {
         self.with(|draft| draft.entry.operation = operation);

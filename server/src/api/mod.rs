@@ -18,9 +18,11 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::state::AppState;
 
 pub mod aggregates;
+pub mod alerting;
 pub mod apps;
 pub mod audit;
 pub mod audit_log;
+pub mod autoscaling;
 pub mod bulk;
 pub mod deployments;
 pub mod executors;
@@ -31,6 +33,7 @@ pub mod filter;
 pub mod forward;
 pub mod gate;
 mod idempotency;
+pub mod metrics;
 pub mod openapi;
 pub mod operations;
 pub mod path;
@@ -68,6 +71,9 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(steps::router())
         .merge(stream::router())
         .merge(queues::router())
+        .merge(autoscaling::router())
+        .merge(alerting::router())
+        .merge(metrics::router())
         .merge(schedules::router())
         .merge(audit_log::router())
         .merge(system::router())

@@ -16,15 +16,19 @@ use sqlx::{AnyPool, AssertSqlSafe, ConnectOptions, Executor};
 use crate::config::Secret;
 use crate::telemetry::Metrics;
 
+pub mod alerting;
 pub mod apps;
 pub mod audit;
+pub mod autoscaling;
 pub mod executors;
 pub mod idempotency;
 pub mod instances;
 pub mod keys;
+pub mod metrics;
 pub mod operations;
 pub mod orgs;
 pub mod recoveries;
+pub mod rounds;
 
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");

@@ -75,7 +75,7 @@ impl FromStr for RecoveryStatus {
     }
 }
 
-fn reason_text(reason: Reason) -> &'static str {
+pub(crate) fn reason_text(reason: Reason) -> &'static str {
     match reason {
         Reason::NoExecutor => "NO_EXECUTOR",
         Reason::NoMatchingVersion => "NO_MATCHING_VERSION",

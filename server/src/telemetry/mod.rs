@@ -6,6 +6,8 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub mod applications;
+pub mod exposition;
 pub mod logging;
 
 /// Buckets from a fast local answer to the longest deadline of a request.
@@ -22,6 +24,7 @@ pub struct Metrics {
     websocket_refused: IntCounterVec,
     recoveries: IntCounterVec,
     open_recoveries: IntGaugeVec,
+    alerts: IntCounterVec,
     http: HistogramVec,
     store: HistogramVec,
 }
@@ -73,6 +76,11 @@ impl Metrics {
                 "Recoveries under way or stranded, by status",
                 &["status"],
             )?,
+            alerts: counter(
+                "segno_alerts_total",
+                "Alerts for applications' handlers, by rule type and outcome",
+                &["rule", "outcome"],
+            )?,
             http: histogram(
                 "segno_http_request_seconds",
                 "Time to answer an HTTP request, by operation and status",
@@ -118,6 +126,11 @@ impl Metrics {
     /// How many recoveries are in `status` now.
     pub fn open_recoveries(&self, status: &'static str, count: i64) {
         self.open_recoveries.with_label_values(&[status]).set(count);
+    }
+
+    /// An alert was, or was not, delivered; both are constant words.
+    pub fn alert(&self, rule: &'static str, outcome: &'static str) {
+        self.alerts.with_label_values(&[rule, outcome]).inc();
     }
 
     /// An HTTP request was answered. `operation` is an operation id or a fixed route, never a path.

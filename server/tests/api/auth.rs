@@ -122,6 +122,7 @@ fn sample_body(operation: &Value) -> Option<Value> {
     {
         let property = &schema["properties"][name];
         let value = match (property["type"].as_str(), property["format"].as_str()) {
+            _ if property["enum"].is_array() => property["enum"][0].clone(),
             (Some("array"), _) => json!([]),
             (_, Some("date-time")) => json!("2026-01-01T00:00:00Z"),
             (Some("integer"), _) => json!(1),

@@ -9,29 +9,20 @@ use serde_json::{Value, json};
 
 /// Operations of clients' document that are not served yet; later parts of the product serve them.
 const NOT_YET: &[&str] = &[
-    "createAlertingRule",
     "createRole",
-    "deleteAlertingRule",
-    "deleteAutoscalingPolicy",
     "deleteRole",
     "generateSecret",
-    "getAutoscale",
-    "getAutoscaleVersion",
-    "getAutoscalingPolicy",
     "getCurrentUser",
     "getOrg",
     "grantRole",
     "joinOrg",
-    "listAlertingRules",
     "listDomainClaims",
     "listMembers",
-    "listMetrics",
     "listRoles",
     "registerUser",
     "releaseDomainClaim",
     "removeMember",
     "requestDomainClaim",
-    "setAutoscalingPolicy",
     "updateOrg",
 ];
 
@@ -41,6 +32,9 @@ const OWN_MEMBERS: &[(&str, &str)] = &[
     ("PatchAppInputBody", "recoveryPolicy"),
     ("Executor", "unresponsiveSince"),
 ];
+
+/// Values that are ours, of members of clients' document.
+const OWN_VALUES: &[&str] = &["StrandedRecovery"];
 
 fn ours() -> Vec<(String, String, Value)> {
     let document = document(SpecVersion::V31);
@@ -227,7 +221,9 @@ fn same_schema(ours: &Value, wanted: &Value, place: &str) {
         );
     }
     if let Some(allowed) = wanted.get("enum") {
-        assert_eq!(ours.get("enum"), Some(allowed), "{place}");
+        let mut values = ours["enum"].as_array().cloned().unwrap_or_default();
+        values.retain(|value| !OWN_VALUES.iter().any(|own| value == own));
+        assert_eq!(&Value::from(values), allowed, "{place}");
     }
     if wanted["items"].is_object() {
         same_schema(&ours["items"], &wanted["items"], &format!("{place}[]"));

@@ -13,6 +13,19 @@ use crate::server::TestServer;
 
 type Answers = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
+/// Waits until `holds` says so.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    if tokio::time::timeout(limit, waiting).await.is_err() {
+        panic!("not in time: {what}");
+    }
+}
+
 /// A connected executor; it leaves when dropped.
 pub(crate) struct FakeExecutor {
     task: JoinHandle<()>,

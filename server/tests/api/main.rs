@@ -1,15 +1,19 @@
 //! The HTTP API, driven from outside over real sockets, on SQLite and on Postgres.
 #![allow(clippy::unwrap_used)]
 
+mod alerting;
 mod apps;
 mod audit;
 mod auth;
+mod autoscaling;
 mod cli;
 mod document;
 mod errors;
 mod executor;
 mod forwarded;
 mod idempotency;
+mod metrics;
+mod retention;
 mod server;
 mod store;
 mod tokens;

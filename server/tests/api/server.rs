@@ -32,6 +32,15 @@ impl Database {
         }
     }
 
+    /// One that somebody else drops.
+    pub(crate) fn at(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            _directory: None,
+            drop: None,
+        }
+    }
+
     pub(crate) async fn postgres() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let base = std::env::var("SEGNO_TEST_POSTGRES_URL").expect(
