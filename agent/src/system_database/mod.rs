@@ -33,6 +33,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Postgres, Sqlite};
 
+use crate::backoff::Backoff;
+use crate::recorder::is_contention;
+
 pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
 pub use contents::{MessageRow, Stored};
 pub use error::DatabaseError;
@@ -197,16 +200,17 @@ impl SystemDatabase {
                 .acquire_timeout(options.acquire_timeout)
                 .test_before_acquire(false)
         };
-        let writer = single().connect_with(connect.clone()).await?;
-        let readers = if in_memory {
-            writer.clone()
-        } else {
+        let several = || {
             SqlitePoolOptions::new()
                 .max_connections(options.max_connections.max(1))
                 .acquire_timeout(options.acquire_timeout)
                 .test_before_acquire(false)
-                .connect_with(connect)
-                .await?
+        };
+        let writer = open_sqlite(single, &connect, options.acquire_timeout).await?;
+        let readers = if in_memory {
+            writer.clone()
+        } else {
+            open_sqlite(several, &connect, options.acquire_timeout).await?
         };
         Ok(Self {
             pool: Pool::Sqlite { readers, writer },
@@ -409,6 +413,27 @@ async fn create_database_if_missing(options: &PgConnectOptions) -> Result<(), Da
         Err(e) => {
             tracing::warn!(database = name, error = %e, "could not create the missing system database");
             Err(missing.into())
+        }
+    }
+}
+
+/// Opens a SQLite file that other processes may be opening for the first time too.
+///
+/// The switch to WAL does not wait for locks as other statements do: SQLite answers "busy" at once, for
+/// waiting might be a deadlock. So it is tried again, until `limit` has passed.
+async fn open_sqlite(
+    pool: impl Fn() -> SqlitePoolOptions,
+    connect: &SqliteConnectOptions,
+    limit: Duration,
+) -> Result<SqlitePool, sqlx::Error> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut backoff = Backoff::for_contention();
+    loop {
+        match pool().connect_with(connect.clone()).await {
+            Err(error) if is_contention(&error) && tokio::time::Instant::now() < deadline => {
+                backoff.wait().await;
+            }
+            opened => return opened,
         }
     }
 }
