@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use super::{Store, StoreError, Tx};
+use super::{Dialect, Store, StoreError, Tx};
 
 /// Who may take over the workflows of a dead executor.
 #[derive(
@@ -249,6 +249,14 @@ impl Store {
 
     /// Deletes an application and everything that hangs on it.
     pub async fn delete_app(&self, tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+        // Whoever keeps the books of an executor holds its row and then refers to the application. In the
+        // other order, as the deletion's cascade would go, the two could wait for each other for ever.
+        if self.dialect() == Dialect::Postgres {
+            sqlx::query("SELECT 1 FROM executors WHERE app_id = $1 ORDER BY executor_id, app_version FOR UPDATE")
+                .bind(id)
+                .execute(&mut **tx)
+                .await?;
+        }
         let done = sqlx::query("DELETE FROM applications WHERE id = $1")
             .bind(id)
             .execute(&mut **tx)
