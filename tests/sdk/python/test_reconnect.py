@@ -84,21 +84,31 @@ def test_taken_while_away_and_not_again_after_the_return(
     recovered = app.await_recovery(away.id, "RECOVERED")
     assert recovered["recoveredBy"] == taker.id
     # Handed back means put on a queue, from which the absent one, which still has its database, may
-    # take it again itself.
-    eventually(lambda: len(journal.attempts("wf-taken")[2]) == 2)
+    # take it again itself. It then need not run a second time what it is running.
+    again = eventually(
+        lambda: app.workflow("wf-taken"),
+        lambda workflow: workflow["status"] == "PENDING" and workflow["dequeuedAt"],
+        what="wf-taken to be taken from the queue",
+    )
+    if again["executorId"] == taker.id:
+        journal.await_attempt("wf-taken", 2, by=taker.id)
     cable.restore()
     app.await_executor(away.id)
     journal.let_pass("wf-own", 1)
     away.start("wf-own", 3)
     journal.await_attempt("wf-own", 2)
 
-    # Two executions are inside step 2 of the workflow that was taken; the database lets one go on.
+    # If two executions are inside step 2 of the workflow that was taken, the database lets one go on.
     journal.let_pass("wf-taken")
     finished = app.await_workflow("wf-taken")
     assert finished["output"] == "leg 1, leg 2, leg 3"
     eventually(lambda: all(left for _, left in journal.ways_left("wf-taken")))
     attempts = journal.attempts("wf-taken")
-    assert (attempts[1], len(attempts[2]), len(attempts[3])) == ([away.id], 2, 1)
+    assert (attempts[1], len(attempts[3])) == ([away.id], 1)
+    assert sorted(attempts[2]) in (
+        sorted([away.id, again["executorId"]]),
+        [again["executorId"]],
+    )
     journal.let_pass("wf-own")
     app.await_workflow("wf-own")
     assert journal.attempts("wf-own") == {step: [away.id] for step in (1, 2, 3)}
