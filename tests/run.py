@@ -22,8 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SDK_TESTS = ROOT / "tests" / "sdk"
+sys.path.insert(0, str(SDK_TESTS))
+
+import environments  # noqa: E402
+
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-SDK_TESTS = ROOT / "tests" / "sdk" / "python"
+LANGUAGES = environments.manifests()
 WEB = ROOT / "web"
 CONSOLE_TESTS = ROOT / "tests" / "console"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -61,13 +66,32 @@ class Stage:
     verdict: str = "not run"
 
 
-PYTHON_ENVIRONMENTS = "python environments"
 CONSOLE_BUILD = "console build"
 NPM_CI = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 def cargo(*arguments: str) -> list[str]:
     return ["cargo", *arguments]
+
+
+def environment(name: str) -> str:
+    """The name of the stage that makes what the applications of a language need, or the tests."""
+    return f"environment: {name}"
+
+
+def sdk_stage(folder: str, segno: Path, clients: tuple[str, ...], waits: tuple[str, ...] = ()) -> Stage:
+    """Tests of tests/sdk: pointless without `clients`; tests of `waits` that are missing are skipped."""
+    return Stage(
+        f"sdk/{folder}",
+        [
+            str(environments.CACHE / "tests" / "bin" / "python"),
+            *("-m", "pytest", str(SDK_TESTS / folder), "--numprocesses=4", "--dist=loadgroup"),
+        ],
+        needs=("cargo", "postgres"),
+        after=("build", environment("tests"), *map(environment, clients)),
+        waits=tuple(map(environment, waits)),
+        env={"SEGNO_BIN": str(segno)},
+    )
 
 
 def stages() -> list[Stage]:
@@ -88,16 +112,8 @@ def stages() -> list[Stage]:
             needs=("cargo", "postgres"),
             after=("build",),
         ),
-        Stage(
-            "sdk/python",
-            [
-                str(ROOT / ".cache" / "python" / "tests" / "bin" / "python"),
-                *("-m", "pytest", str(SDK_TESTS), "--numprocesses=4"),
-            ],
-            needs=("cargo", "postgres"),
-            after=("build", PYTHON_ENVIRONMENTS),
-            env={"SEGNO_BIN": str(segno)},
-        ),
+        sdk_stage("python", segno, clients=("python",)),
+        sdk_stage("scenarios", segno, clients=(), waits=tuple(each.language for each in LANGUAGES)),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
         Stage(
             "console",
@@ -118,6 +134,10 @@ def lacking(need: str) -> str | None:
         return "no Node.js 20.19 or later with npm (https://nodejs.org)"
     if need == "chromium" and not Path(os.environ.get("SEGNO_CHROMIUM", "/usr/bin/chromium")).exists():
         return "no Chromium (install it, or set SEGNO_CHROMIUM to its path)"
+    if need == "go" and shutil.which("go") is None:
+        return "no Go 1.25 or later (https://go.dev)"
+    if need == "java" and (shutil.which("javac") is None or shutil.which("mvn") is None):
+        return "no JDK 17 or later with Maven (https://adoptium.net, https://maven.apache.org)"
     if need == "cargo" and shutil.which("cargo") is None:
         return "no Rust toolchain (https://rustup.rs)"
     if need == "postgres" and not os.environ.get("SEGNO_TEST_POSTGRES_URL"):
@@ -242,31 +262,15 @@ class Background(threading.Thread):
         done.check_returncode()
 
 
-class PythonEnvironments(Background):
-    """Makes a virtual environment per requirements file.
+class Environment(Background):
+    """Makes what the applications of a language need; see tests/sdk/environments.py."""
 
-    They are kept in .cache/python and made anew when their file or the interpreter changes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(PYTHON_ENVIRONMENTS)
+    def __init__(self, manifest: environments.Manifest) -> None:
+        super().__init__(environment(manifest.language), *manifest.needs)
+        self.manifest = manifest
 
     def work(self) -> None:
-        for requirements in sorted((SDK_TESTS / "requirements").glob("*.txt")):
-            self.make(requirements)
-
-    def make(self, requirements: Path) -> None:
-        home = ROOT / ".cache" / "python" / requirements.stem
-        stamp = home / "made-from.txt"
-        # The path too: the scripts of an environment do not survive a move of the clone.
-        wanted = f"{sys.version}\n{home}\n{requirements.read_text()}"
-        if stamp.is_file() and stamp.read_text() == wanted:
-            return
-        shutil.rmtree(home, ignore_errors=True)
-        self.call(sys.executable, "-m", "venv", str(home))
-        python = str(home / "bin" / "python")
-        self.call(python, "-m", "pip", "install", "--quiet", "--requirement", str(requirements))
-        stamp.write_text(wanted)
+        self.call(sys.executable, str(SDK_TESTS / "environments.py"), self.manifest.language)
 
 
 class ConsoleBuild(Background):
@@ -295,7 +299,7 @@ def main(names: list[str]) -> int:
 
     beside = [
         each
-        for each in (ConsoleBuild(), PythonEnvironments())
+        for each in (ConsoleBuild(), Environment(environments.of_tests()), *map(Environment, LANGUAGES))
         if any(each.stage.name in stage.after + stage.waits for stage in chosen)
     ]
     for each in beside:

@@ -5,8 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from conftest import Launch
-from harness import App, Executor, Problem, eventually
+from harness import App, Executor, Launch, Problem, eventually
 from harness.api import moment
 
 

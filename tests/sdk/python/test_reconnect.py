@@ -2,8 +2,7 @@
 
 import pytest
 
-from conftest import Launch
-from harness import App, Journal, Proxy, eventually
+from harness import App, Journal, Launch, Proxy, eventually
 
 
 @pytest.mark.grace(10)

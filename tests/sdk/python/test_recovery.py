@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from conftest import Launch
-from harness import App, Journal, eventually
+from harness import App, Journal, Launch, eventually
 from harness.api import moment
 
 

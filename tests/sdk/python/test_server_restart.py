@@ -5,8 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from conftest import Launch
-from harness import App, Journal, Server, eventually
+from harness import App, Journal, Launch, Server, eventually
 from harness.api import moment
 
 

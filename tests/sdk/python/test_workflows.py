@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Launch
-from harness import App, Executor, Journal, Problem, eventually
+from harness import App, Executor, Journal, Launch, Problem, eventually
 from harness.api import moment
 
 Begin = Callable[..., Executor]

@@ -12,7 +12,7 @@ from .api import Api
 from .database import Database
 from .waiting import eventually
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def program() -> Path:

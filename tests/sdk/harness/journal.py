@@ -31,6 +31,18 @@ CREATE TABLE app.runs (
     app_version text NOT NULL,
     left_by text
 );
+-- Gates that are open.
+CREATE TABLE app.gates (
+    name text PRIMARY KEY
+);
+-- Alerts that the handler was called with.
+CREATE TABLE app.alerts (
+    name text NOT NULL,
+    message text NOT NULL,
+    metadata jsonb NOT NULL,
+    executor_id text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 """
 
 
