@@ -85,7 +85,7 @@ def sdk_stage(folder: str, segno: Path, clients: tuple[str, ...], waits: tuple[s
         f"sdk/{folder}",
         [
             str(environments.CACHE / "tests" / "bin" / "python"),
-            *("-m", "pytest", str(SDK_TESTS / folder), "--numprocesses=4", "--dist=loadgroup"),
+            *("-m", "pytest", str(SDK_TESTS / folder), "--numprocesses=4"),
         ],
         needs=("cargo", "postgres"),
         after=("build", environment("tests"), *map(environment, clients)),

@@ -221,9 +221,14 @@ def configuration() -> dict[str, Any]:
 
 def register_queues() -> None:
     DBOS.register_queue("journeys")
-    limits = {"limit": 50, "period": 10.0}
+    choice = {"priority_enabled": True} if MAJOR == 2 else {}
     DBOS.register_queue(
-        "narrow", global_concurrency=2, worker_concurrency=1, limiter=limits, polling_interval_sec=0.5
+        "narrow",
+        global_concurrency=2,
+        worker_concurrency=1,
+        limiter={"limit": 50, "period": 10.0},
+        polling_interval_sec=0.5,
+        **choice,
     )
     DBOS.register_queue("lanes", partition_concurrency=1)
 
