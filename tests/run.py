@@ -130,13 +130,13 @@ def stages() -> list[Stage]:
 
 def lacking(need: str) -> str | None:
     """Why `need` is not met, or None."""
-    if need == "node" and not has_node():
+    if need == "node" and (version_of("node", "--version") < (20, 19) or shutil.which("npm") is None):
         return "no Node.js 20.19 or later with npm (https://nodejs.org)"
     if need == "chromium" and not Path(os.environ.get("SEGNO_CHROMIUM", "/usr/bin/chromium")).exists():
         return "no Chromium (install it, or set SEGNO_CHROMIUM to its path)"
-    if need == "go" and shutil.which("go") is None:
+    if need == "go" and version_of("go", "version") < (1, 25):
         return "no Go 1.25 or later (https://go.dev)"
-    if need == "java" and (shutil.which("javac") is None or shutil.which("mvn") is None):
+    if need == "java" and (version_of("javac", "-version") < (17,) or shutil.which("mvn") is None):
         return "no JDK 17 or later with Maven (https://adoptium.net, https://maven.apache.org)"
     if need == "cargo" and shutil.which("cargo") is None:
         return "no Rust toolchain (https://rustup.rs)"
@@ -145,12 +145,13 @@ def lacking(need: str) -> str | None:
     return None
 
 
-def has_node() -> bool:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return False
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)\.(\d+)", version)
-    return found is not None and (int(found[1]), int(found[2])) >= (20, 19)
+def version_of(program: str, *asking: str) -> tuple[int, ...]:
+    """The first version number in what `program` answers; empty without the program."""
+    if shutil.which(program) is None:
+        return ()
+    answer = subprocess.run([program, *asking], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)*", answer)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 # ---- running ------------------------------------------------------------------------------------

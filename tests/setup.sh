@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beyond the toolchains and is not there yet: the PostgreSQL server,
-# Python's venv module, a C compiler, Chromium. Safe to repeat; does nothing on a machine that has them.
+# Python's venv module, a C compiler, Chromium, Go, a JDK with Maven. Safe to repeat; does nothing on a
+# machine that has them.
 #
 # Needs root and apt for that. Elsewhere it prints what to install; the stages that lack something
 # are then skipped by tests/run.py, with the reason.
@@ -12,7 +13,18 @@ missing=()
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v cc >/dev/null || missing+=(build-essential)
 [[ -x ${SEGNO_CHROMIUM:-/usr/bin/chromium} ]] || missing+=(chromium)
+command -v javac >/dev/null || missing+=(default-jdk-headless)
+command -v mvn >/dev/null || missing+=(maven)
 
+go_release=$(go env GOVERSION 2>/dev/null || true) # go1.25.3
+if ! [[ $go_release =~ ^go1\.([0-9]+) ]] || ((BASH_REMATCH[1] < 25)); then
+    offered=$(apt-cache policy golang-go 2>/dev/null | awk '$1 == "Candidate:" { print $2 }')
+    if [[ $offered =~ ^2:1\.([0-9]+) ]] && ((BASH_REMATCH[1] >= 25)); then
+        missing+=(golang-go)
+    else
+        echo "setup: no Go 1.25 or later found; install one from https://go.dev/dl" >&2
+    fi
+fi
 if ! command -v cargo >/dev/null && [[ ! -x $HOME/.cargo/bin/cargo ]]; then
     echo "setup: no Rust toolchain found; install one from https://rustup.rs" >&2
 fi
