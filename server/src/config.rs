@@ -10,6 +10,10 @@ use url::Url;
 
 use crate::{hub, policies, recovery};
 
+mod oidc;
+
+pub use oidc::{OidcArgs, OidcConfig};
+
 /// Who may call the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AuthMode {
@@ -117,6 +121,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SEGNO_ADMIN_KEY", hide_env_values = true)]
     admin_key: Option<Secret>,
 
+    #[command(flatten)]
+    oidc: OidcArgs,
+
     /// Proxies whose X-Forwarded-For is believed (addresses, separated by commas)
     #[arg(long, env = "SEGNO_TRUSTED_PROXIES", value_delimiter = ',')]
     trusted_proxies: Vec<IpAddr>,
@@ -137,6 +144,8 @@ pub struct Config {
     pub advertise_address: String,
     /// Who may call.
     pub auth: AuthMode,
+    /// Whose user tokens are believed; there in mode `oidc`.
+    pub oidc: Option<OidcConfig>,
     /// The administrator's key given by the operator, if any.
     pub admin_key: Option<Secret>,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -165,9 +174,20 @@ pub enum ConfigError {
          for example: dbos_$(openssl rand -hex 32)"
     )]
     AdminKey,
-    /// OIDC is not there yet.
-    #[error("--auth oidc is not available in this build; use --auth keys (SEGNO_AUTH=keys)")]
-    OidcUnavailable,
+    /// A setting without which nobody could log in.
+    #[error("--auth oidc needs {name}: {what}")]
+    OidcMissing {
+        /// The setting.
+        name: &'static str,
+        /// What it holds.
+        what: &'static str,
+    },
+    /// The address of the issuer or of its keys cannot be one.
+    #[error("{name} must be an http:// or https:// address without credentials and fragment")]
+    OidcAddress {
+        /// The setting.
+        name: &'static str,
+    },
     /// An upstream variable that does not parse.
     #[error("{name} must be {expected}")]
     Upstream {
@@ -189,6 +209,10 @@ impl ServeArgs {
             Some(auth) => auth,
             None => upstream_auth()?.unwrap_or(AuthMode::Keys),
         };
+        let oidc = match auth {
+            AuthMode::Oidc => Some(self.oidc.resolve()?),
+            AuthMode::Keys | AuthMode::None => None,
+        };
         let advertise_address = self
             .advertise_address
             .or_else(|| upstream("DBOS__ADVERTISE_ADDRESS").map(|text| host_of(&text)))
@@ -198,6 +222,7 @@ impl ServeArgs {
             database_url: self.store.database_url()?,
             advertise_address,
             auth,
+            oidc,
             admin_key: self.admin_key,
             trusted_proxies: self.trusted_proxies,
             migrate: !self.no_migrate,
@@ -221,6 +246,7 @@ impl Config {
             database_url: Secret::new(database_url),
             advertise_address: "127.0.0.1".to_owned(),
             auth: AuthMode::None,
+            oidc: None,
             admin_key: None,
             trusted_proxies: Vec::new(),
             migrate: true,
@@ -246,9 +272,9 @@ impl Config {
     }
 
     /// Refuses settings that contradict each other or are too weak.
-    pub fn checked(self) -> Result<Self, ConfigError> {
-        if self.auth == AuthMode::Oidc {
-            return Err(ConfigError::OidcUnavailable);
+    pub fn checked(mut self) -> Result<Self, ConfigError> {
+        if self.auth == AuthMode::Oidc && self.oidc.is_none() {
+            self.oidc = Some(OidcArgs::default().resolve()?);
         }
         let weak = |key: &Secret| {
             key.expose()
@@ -348,18 +374,13 @@ mod tests {
     }
 
     #[test]
-    fn oidc_says_what_to_use_instead() {
+    fn oidc_without_an_issuer_names_the_setting() {
         let config = Config {
             auth: AuthMode::Oidc,
             ..Config::local("sqlite://x")
         };
-        assert!(
-            config
-                .checked()
-                .unwrap_err()
-                .to_string()
-                .contains("--auth keys")
-        );
+        let error = config.checked().unwrap_err().to_string();
+        assert!(error.contains("SEGNO_OIDC_ISSUER"), "{error}");
     }
 
     #[test]

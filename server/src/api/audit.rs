@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::auth::Caller;
+use crate::auth::Identity;
 use crate::store::audit::AuditEntry;
 use crate::store::{Store, StoreError, Tx};
 
@@ -25,21 +25,22 @@ struct Draft {
 }
 
 impl Audit {
-    /// An entry for `operation`, not yet written.
+    /// An entry for `operation`, not yet written. It goes into the log of the caller's organization;
+    /// for a caller who has none, nowhere, until [`Audit::organization`] says where.
     pub(super) fn new(
         operation: &'static str,
-        caller: &Caller,
+        identity: &Identity,
         target: Option<(&'static str, String)>,
     ) -> Self {
         let entry = AuditEntry {
-            org_id: caller.org.id.clone(),
+            org_id: identity.caller.as_ref().map(|caller| caller.org.id.clone()),
             operation,
             success: false,
-            subject_type: caller.subject.kind,
-            subject_id: caller.subject.id.clone(),
-            subject_display: caller.subject.display.clone(),
+            subject_type: identity.subject.kind,
+            subject_id: identity.subject.id.clone(),
+            subject_display: identity.subject.display.clone(),
             target,
-            source_ip: caller.source_ip.clone(),
+            source_ip: identity.source_ip.clone(),
             details: serde_json::Map::new(),
         };
         Self {
@@ -62,6 +63,19 @@ impl Audit {
     /// Names what it was done to, where the path does not: a new thing with an id of ours.
     pub fn target(&self, kind: &'static str, id: &str) {
         self.with(|draft| draft.entry.target = Some((kind, id.to_owned())));
+    }
+
+    /// Says in whose log it belongs.
+    pub fn organization(&self, id: &str) {
+        self.with(|draft| draft.entry.org_id = Some(id.to_owned()));
+    }
+
+    /// Says who it was, once that is known better: somebody who has just registered.
+    pub fn subject(&self, id: &str, display: &str) {
+        self.with(|draft| {
+            draft.entry.subject_id = id.to_owned();
+            draft.entry.subject_display = display.to_owned();
+        });
     }
 
     /// Records another operation than the route's own: a repeated registration is an update.

@@ -142,7 +142,8 @@ pub struct AuditQuery {
 /// List the audit log, newest first
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/audit-logs", operation_id = "listAuditLogs", tag = "Audit",
     params(OrgPath, AuditQuery), responses((status = 200, description = "OK", body = [AuditLogEntry])),
-    extensions(("x-segno-permission" = json!("organization.read")), ("x-dbos-requires-oauth" = json!(true))))]
+    extensions(("x-segno-permission" = json!("organization.read")), ("x-dbos-requires-oauth" = json!(true)),
+        ("x-segno-with-keys" = json!(true))))]
 async fn list_audit_logs(
     State(state): State<AppState>,
     caller: Caller,

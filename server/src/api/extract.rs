@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::audit::Audit;
 use super::gate::Admitted;
 use super::problem::Problem;
-use crate::auth::Caller;
+use crate::auth::{Caller, Identity};
 use crate::state::AppState;
 use crate::store::apps::AppRow;
 
@@ -52,7 +52,18 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
-        Ok(admitted(parts)?.caller.clone())
+        let caller = admitted(parts)?.identity.caller.clone();
+        caller.ok_or_else(|| {
+            Problem::internal(&"a route for unregistered callers asked for their organization")
+        })
+    }
+}
+
+impl FromRequestParts<AppState> for Identity {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
+        Ok(admitted(parts)?.identity.clone())
     }
 }
 

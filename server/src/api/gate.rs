@@ -4,8 +4,11 @@
 //! the handler: the audit entry, the first answer for an `Idempotency-Key`, metrics.
 //!
 //! A route says what it needs in its `#[utoipa::path]`:
-//! - `x-segno-permission`: a name of the catalogue, or `any` for every authenticated caller;
-//! - `x-dbos-requires-oauth`, if it does not exist without authentication (404);
+//! - `x-segno-permission`: a name of the catalogue; or `any`: every member and key of the organization;
+//!   `user`: every person with a token of the issuer, registered or not; `authenticated`: whoever holds
+//!   a valid credential;
+//! - `x-dbos-requires-oauth`, if it exists in mode `oidc` only (404 in the others), or, with
+//!   `x-segno-with-keys`, in mode `keys` too;
 //! - `x-segno-audit`: the operation's name in the audit log; every route but GET has one, or the
 //!   word `read` for a search by POST.
 //!
@@ -29,7 +32,7 @@ use super::audit::Audit;
 use super::idempotency;
 use super::problem::{ErrorDetail, Problem};
 use super::validate::{Validator, parse_parameter};
-use crate::auth::{AppScope, Caller, Permission};
+use crate::auth::{AppScope, Identity, Permission};
 use crate::config::AuthMode;
 use crate::state::AppState;
 use crate::store::apps::AppRow;
@@ -45,17 +48,29 @@ pub(super) struct Operations {
     components: Map<String, Value>,
 }
 
+/// Who may call an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Members and keys that hold this.
+    Holders(Permission),
+    /// Every member and key of the organization.
+    Members,
+    /// Every person, also one who has not registered.
+    People,
+    /// Whoever holds a valid credential.
+    Everybody,
+}
+
 #[derive(Debug)]
 struct Operation {
     id: Arc<str>,
-    /// `None`: any authenticated caller.
-    permission: Option<Permission>,
+    access: Access,
     /// `None`: a read.
     audit: Option<&'static str>,
     /// Whether its answer is JSON; else whatever the caller accepts will do.
     answers_json: bool,
-    /// Does not exist where nobody is authenticated.
-    needs_identity: bool,
+    /// The modes in which it does not exist.
+    absent: &'static [AuthMode],
     parameters: Vec<Parameter>,
     body: Option<BodySchema>,
 }
@@ -78,7 +93,7 @@ struct BodySchema {
 /// A request that passed. Handlers reach it through the extractors.
 #[derive(Clone, Debug)]
 pub(super) struct Admitted {
-    pub caller: Caller,
+    pub identity: Identity,
     pub app: Option<AppRow>,
     pub audit: Option<Audit>,
     pub path: Value,
@@ -145,12 +160,22 @@ impl Operations {
 
 impl Operation {
     fn read(method: &str, operation: &Value) -> Result<Self, &'static str> {
-        let permission = match operation["x-segno-permission"].as_str() {
-            Some("any") => None,
-            Some(name) => {
-                Some(Permission::parse(name).ok_or("declares an unknown x-segno-permission")?)
-            }
+        let access = match operation["x-segno-permission"].as_str() {
+            Some("any") => Access::Members,
+            Some("user") => Access::People,
+            Some("authenticated") => Access::Everybody,
+            Some(name) => Access::Holders(
+                Permission::parse(name).ok_or("declares an unknown x-segno-permission")?,
+            ),
             None => return Err("declares no x-segno-permission"),
+        };
+        let absent: &[AuthMode] = match (
+            operation["x-dbos-requires-oauth"] == true,
+            operation["x-segno-with-keys"] == true,
+        ) {
+            (false, _) => &[],
+            (true, true) => &[AuthMode::None],
+            (true, false) => &[AuthMode::None, AuthMode::Keys],
         };
         let audit = match (method, operation["x-segno-audit"].as_str()) {
             ("GET", None) | (_, Some("read")) => None,
@@ -167,12 +192,12 @@ impl Operation {
                 .as_str()
                 .ok_or("has no operationId")?
                 .into(),
-            permission,
+            access,
             audit,
             answers_json: answers.all(|(_, answer)| {
                 answer["content"].is_null() || answer["content"]["application/json"].is_object()
             }),
-            needs_identity: operation["x-dbos-requires-oauth"] == true,
+            absent,
             parameters: parameters.map(Parameter::read).collect(),
             body: content.is_object().then(|| BodySchema {
                 schema: content["schema"].clone(),
@@ -241,16 +266,16 @@ async fn admit(
     operation: &Operation,
     request: Request,
 ) -> Result<(Request, Option<Audit>), Problem> {
-    if operation.needs_identity && state.auth.mode() == AuthMode::None {
+    if operation.absent.contains(&state.auth.mode()) {
         return Err(Problem::not_found(
-            "this server runs without authentication and has no such operation",
+            "this server knows no users (--auth oidc) and has no such operation",
         ));
     }
     let (mut parts, body) = request.into_parts();
     let source = source_ip(state, &parts);
-    let caller = state
+    let identity = state
         .auth
-        .caller(&state.store, &parts.headers, source)
+        .identify(&state.store, &parts.headers, source)
         .await?;
     let mut validator = Validator {
         components: &operations.components,
@@ -258,7 +283,7 @@ async fn admit(
     };
     let (path, query) = parameters(operation, &mut parts, &mut validator).await?;
     let audit = operation.audit.map(|name| {
-        let audit = Audit::new(name, &caller, target(&operation.id, &path));
+        let audit = Audit::new(name, &identity, target(&operation.id, &path));
         if let Some(app) = path["appName"].as_str() {
             audit.detail("application_name", app);
         }
@@ -278,15 +303,15 @@ async fn admit(
                 validator.faults,
             ));
         }
-        let app = permitted(state, operation, &caller, &path).await?;
+        let app = permitted(state, operation, &identity, &path).await?;
         Ok((raw, body, app))
     };
     match checked.await {
         Ok((raw, body, app)) => {
-            let request_id = idempotency::fingerprint(&parts, &caller, &raw)?;
+            let request_id = idempotency::fingerprint(&parts, &identity, &raw)?;
             parts.extensions.insert(request_id);
             parts.extensions.insert(Admitted {
-                caller,
+                identity,
                 app,
                 audit: audit.clone(),
                 path,
@@ -310,9 +335,25 @@ async fn admit(
 async fn permitted(
     state: &AppState,
     operation: &Operation,
-    caller: &Caller,
+    identity: &Identity,
     path: &Value,
 ) -> Result<Option<AppRow>, Problem> {
+    match operation.access {
+        Access::Everybody => return Ok(None),
+        Access::People if identity.person.is_none() => {
+            return Err(Problem::forbidden(
+                "this is for people: log in and send your own token, not an API key",
+            ));
+        }
+        Access::People => return Ok(None),
+        Access::Members | Access::Holders(_) => {}
+    }
+    let Some(caller) = &identity.caller else {
+        return Err(Problem::forbidden(
+            "you have logged in but are not registered here: POST /v2/users with a name, and the join \
+             secret if you were given one",
+        ));
+    };
     if let Some(org) = path["orgName"].as_str()
         && org != caller.org.name
     {
@@ -320,7 +361,7 @@ async fn permitted(
             "there is no organization `{org}`"
         )));
     }
-    if let Some(needed) = operation.permission
+    if let Access::Holders(needed) = operation.access
         && !caller.permissions.contains(needed)
     {
         return Err(Problem::forbidden(format!(
@@ -542,14 +583,16 @@ fn target(operation: &str, path: &Value) -> Option<(&'static str, String)> {
     if operation.starts_with("bulk") || operation == "importWorkflow" {
         return None;
     }
-    const KINDS: [(&str, &str); 7] = [
+    const KINDS: [(&str, &str); 9] = [
         ("workflowId", "workflow"),
         ("scheduleName", "schedule"),
         ("ruleId", "alerting_rule"),
         ("tokenName", "token"),
-        ("roleName", "role"),
         ("username", "user"),
+        ("roleName", "role"),
+        ("domain", "domain_claim"),
         ("appName", "application"),
+        ("orgName", "organization"),
     ];
     KINDS
         .iter()

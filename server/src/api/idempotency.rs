@@ -3,7 +3,8 @@
 //!
 //! An answer may hold a new API key, which must be in the database only as a hash. So answers are
 //! sealed (AES-256-GCM) with a key made of what only the caller has: their credential and the text
-//! of the idempotency key.
+//! of the idempotency key. A person's token changes within the day, so for people it is who they are
+//! and that text.
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use crate::auth::{Caller, key};
+use crate::auth::Identity as CallerIdentity;
+use crate::auth::key;
 use crate::state::AppState;
 use crate::store::idempotency::Claim;
 
@@ -54,7 +56,7 @@ struct Answer {
 /// Reads the header, if there is one. 400 if it cannot be one.
 pub(super) fn fingerprint(
     parts: &Parts,
-    caller: &Caller,
+    caller: &CallerIdentity,
     body: &[u8],
 ) -> Result<Fingerprint, Problem> {
     let Some(value) = parts.headers.get(HEADER) else {
@@ -73,13 +75,17 @@ pub(super) fn fingerprint(
         }
         hash.finalize().into()
     };
-    let credential = parts
-        .headers
-        .get(header::AUTHORIZATION)
-        .map_or(&b""[..], HeaderValue::as_bytes);
+    let principal = caller.principal();
+    let credential = match &caller.person {
+        Some(_) => principal.as_bytes(),
+        None => parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .map_or(&b""[..], HeaderValue::as_bytes),
+    };
     let uri = parts.uri.path_and_query().map_or("", |path| path.as_str());
     Ok(Fingerprint(Some(Identity {
-        id: key::hex(&hash(&[caller.subject.id.as_bytes(), value.as_bytes()])),
+        id: key::hex(&hash(&[principal.as_bytes(), value.as_bytes()])),
         request: key::hex(&hash(&[
             parts.method.as_str().as_bytes(),
             uri.as_bytes(),

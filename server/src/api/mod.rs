@@ -41,6 +41,7 @@ pub mod problem;
 pub mod queues;
 pub mod recoveries;
 pub mod schedules;
+pub mod session;
 pub mod steps;
 pub mod stream;
 pub mod system;
@@ -76,6 +77,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(metrics::router())
         .merge(schedules::router())
         .merge(audit_log::router())
+        .merge(session::router())
         .merge(system::router())
 }
 
@@ -89,6 +91,7 @@ pub fn router(state: &AppState) -> Result<Router<AppState>, Undeclared> {
         .route_layer(from_fn_with_state((state.clone(), operations), gate::gate))
         .merge(openapi::routes(Arc::new(openapi::published(document))))
         .merge(system::open_routes())
+        .merge(session::open_routes())
         .method_not_allowed_fallback(method_not_allowed))
 }
 

@@ -61,3 +61,33 @@ pub struct TokenPath {
     /// Name of the API key, percent-encoded
     pub token_name: String,
 }
+
+/// `…/members/{username}`, beside [`OrgPath`]
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub struct MemberPath {
+    /// Name of the member
+    #[param(min_length = 3, max_length = 30, pattern = "^[a-z0-9_]+$")]
+    pub username: String,
+}
+
+/// `…/roles/{roleName}`, beside [`OrgPath`]
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub struct RolePath {
+    /// Name of the role
+    #[param(min_length = 3, max_length = 30, pattern = "^[a-zA-Z0-9_]+$")]
+    pub role_name: String,
+}
+
+/// `…/domain-claims/{domain}`, beside [`OrgPath`]
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Path)]
+pub struct DomainPath {
+    /// The domain
+    #[param(min_length = 4, max_length = 253)]
+    pub domain: String,
+}

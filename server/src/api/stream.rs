@@ -25,7 +25,7 @@ use super::operations::Operation;
 use super::path::AppPath;
 use super::problem::Problem;
 use super::time::Timestamp;
-use crate::auth::{Caller, Permission};
+use crate::auth::{Identity, Permission};
 use crate::recovery::machine::Reason;
 use crate::recovery::{News, NewsKind};
 use crate::state::AppState;
@@ -53,7 +53,7 @@ const RECHECK: Duration = Duration::from_secs(5);
     extensions(("x-segno-extension" = json!(true)), ("x-segno-permission" = json!("application.read"))))]
 async fn stream_changes(
     State(state): State<AppState>,
-    caller: Caller,
+    identity: Identity,
     App(app): App,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -64,7 +64,7 @@ async fn stream_changes(
     let feed = Feed {
         news: state.recovery.subscribe(),
         operations: state.operations.subscribe(),
-        source: caller
+        source: identity
             .source_ip
             .parse()
             .unwrap_or(IpAddr::from([0, 0, 0, 0])),
@@ -137,16 +137,16 @@ impl Feed {
             Ok(Some(_)) => {}
             Err(_) => return true,
         }
-        let caller = state
+        let identity = state
             .auth
-            .caller(&state.store, &self.headers, self.source)
+            .identify(&state.store, &self.headers, self.source)
             .await;
-        match caller {
-            Ok(caller) => {
-                let needed = Permission::parse("application.read");
-                needed.is_some_and(|needed| caller.permissions.contains(needed))
+        match identity {
+            Ok(identity) => identity.caller.is_some_and(|caller| {
+                caller.org.id == self.app.org_id
+                    && caller.permissions.contains(Permission::ApplicationRead)
                     && caller.scope.covers(&self.app.id)
-            }
+            }),
             Err(problem) => problem.status() == StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -8,6 +8,9 @@ use subtle::ConstantTimeEq;
 
 use crate::config::Secret;
 
+/// What every API key begins with, and no token of an issuer does.
+pub const PREFIX: &str = "dbos_";
+
 /// A fresh key of an organization.
 pub fn generate(org_id: &str) -> Secret {
     let secret: [u8; 32] = rand::random();

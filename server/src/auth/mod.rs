@@ -1,77 +1,39 @@
 //! Who is calling and what they may do.
 //!
-//! API keys (`dbos_…`) are the only credential for now; the place of OIDC tokens is
-//! [`Auth::caller`], beside the keys. Which permission a route needs is declared on the route and
-//! enforced by [`crate::api::gate`], so that a handler cannot forget it.
+//! Two sorts of credentials: API keys (`dbos_…`), of which each belongs to an organization, and, in
+//! mode `oidc`, tokens of the issuer, which name a person. Which permission a route needs is declared
+//! on the route and enforced by [`crate::api::gate`], so that a handler cannot forget it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::api::problem::Problem;
 use crate::config::{AuthMode, Config, Secret};
 use crate::store::apps::AppRow;
-use crate::store::keys::NewKey;
+use crate::store::keys::{KeyRow, NewKey};
 use crate::store::orgs::OrgRow;
 use crate::store::{Store, StoreError};
 
 mod guess;
+mod identity;
 pub mod key;
+pub mod oidc;
 mod permission;
+pub mod role;
+mod websocket;
 
+pub use identity::{AppScope, Caller, Identity, Person, Subject};
+pub use oidc::Oidc;
 pub use permission::{Permission, Permissions};
+pub use websocket::WebsocketReject;
 
 use guess::{Guesses, Verdict};
+use oidc::TokenError;
 
 /// Id of an API key in the store.
 pub type KeyId = String;
-
-/// The applications a credential covers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AppScope {
-    /// Every application of the organization.
-    All,
-    /// These application ids; possibly none are left.
-    Only(Vec<String>),
-}
-
-impl AppScope {
-    /// Whether the application of this id is covered.
-    pub fn covers(&self, app_id: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(apps) => apps.iter().any(|app| app == app_id),
-        }
-    }
-}
-
-/// Who is calling, as the audit log names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
-    /// `user` or `api_key`.
-    pub kind: &'static str,
-    /// Stable id.
-    pub id: String,
-    /// E-mail, or name of the key.
-    pub display: String,
-}
-
-/// An authenticated caller. Handlers take it as an extractor.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The caller's organization.
-    pub org: OrgRow,
-    /// Who.
-    pub subject: Subject,
-    /// What they may do.
-    pub permissions: Permissions,
-    /// On which applications.
-    pub scope: AppScope,
-    /// The caller's address.
-    pub source_ip: String,
-}
 
 /// The server's authenticator. Cheap to clone.
 #[derive(Clone)]
@@ -84,72 +46,25 @@ struct Inner {
     org: OrgRow,
     /// Hash of the key given by the operator.
     admin_hash: Option<String>,
-    guesses: Guesses,
+    /// In mode `oidc`.
+    oidc: Option<Oidc>,
+    /// What executors present.
+    dials: Guesses,
+    /// What callers of the API present.
+    calls: Guesses,
 }
 
-/// Why an executor may not connect. Its text is shown to the person at the other end.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WebsocketReject {
-    /// The key is unknown or revoked.
-    #[error(
-        "unknown API key: create one in the console or with `dbosctl api-key create`, and give it to the application"
-    )]
-    UnknownKey,
-    /// The key lacks `websocket.connect`.
-    #[error("this API key lacks the permission websocket.connect")]
-    MayNotConnect,
-    /// The key does not cover the application.
-    #[error("this API key does not cover the application `{0}`")]
-    OutOfScope(String),
-    /// No application of this name.
-    #[error(
-        "there is no application `{0}`: register it in the console or with `dbosctl app register {0}`"
-    )]
-    UnknownApp(String),
-    /// Too many wrong keys from this address.
-    #[error("too many unknown API keys from this address; try again later")]
+/// What a credential turned out to be.
+enum Known {
+    /// The operator's key, or a server that asks for none.
+    Operator,
+    Stored(KeyRow),
+}
+
+enum KeyError {
+    Unknown,
     TooManyGuesses,
-    /// The server's own database is away.
-    #[error("the server's database is unavailable; try again")]
-    Unavailable,
-}
-
-impl WebsocketReject {
-    /// The status of the refusal.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::UnknownKey => StatusCode::UNAUTHORIZED,
-            Self::MayNotConnect | Self::OutOfScope(_) => StatusCode::FORBIDDEN,
-            Self::UnknownApp(_) => StatusCode::NOT_FOUND,
-            Self::TooManyGuesses => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    /// A word for metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::UnknownKey => "unknown_key",
-            Self::MayNotConnect => "may_not_connect",
-            Self::OutOfScope(_) => "out_of_scope",
-            Self::UnknownApp(_) => "unknown_app",
-            Self::TooManyGuesses => "too_many_guesses",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
-/// Short plain UTF-8 text with a length: some SDKs choke on anything else.
-impl IntoResponse for WebsocketReject {
-    fn into_response(self) -> Response {
-        let text = self.to_string();
-        (
-            self.status(),
-            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-            text,
-        )
-            .into_response()
-    }
+    Store(StoreError),
 }
 
 impl Auth {
@@ -165,6 +80,10 @@ impl Auth {
         } else {
             None
         };
+        let settings = config
+            .oidc
+            .as_ref()
+            .filter(|_| config.auth == AuthMode::Oidc);
         let inner = Inner {
             mode: config.auth,
             org,
@@ -172,7 +91,9 @@ impl Auth {
                 .admin_key
                 .as_ref()
                 .map(|admin| key::hash(admin.expose())),
-            guesses: Guesses::default(),
+            oidc: settings.cloned().map(Oidc::new),
+            dials: Guesses::executors(),
+            calls: Guesses::callers(),
         };
         let auth = Self {
             inner: Arc::new(inner),
@@ -185,48 +106,144 @@ impl Auth {
         self.inner.mode
     }
 
-    /// The organization of a server without OIDC.
+    /// The organization `local`: the only one of a server without OIDC.
     pub fn org(&self) -> &OrgRow {
         &self.inner.org
     }
 
-    /// The caller that `headers` identify; 401 if they do not.
-    pub async fn caller(
+    /// The issuer of user tokens, in mode `oidc`.
+    pub fn oidc(&self) -> Option<&Oidc> {
+        self.inner.oidc.as_ref()
+    }
+
+    /// Whoever `headers` identify; 401 if they do not.
+    pub async fn identify(
         &self,
         store: &Store,
         headers: &HeaderMap,
         source: IpAddr,
-    ) -> Result<Caller, Problem> {
+    ) -> Result<Identity, Problem> {
         if self.inner.mode == AuthMode::None {
-            return Ok(self.administrator(source, "user", "local", "local"));
+            return Ok(self.administrator(source, "user", "local"));
         }
-        let token = bearer(headers).ok_or_else(|| {
-            Problem::unauthorized("an API key is required: Authorization: Bearer dbos_…")
-        })?;
-        match self.key(store, token, None).await {
-            Ok(Known::Operator) => {
-                Ok(self.administrator(source, "api_key", "SEGNO_ADMIN_KEY", "SEGNO_ADMIN_KEY"))
+        let token = bearer(headers)?;
+        // An address that stands for many callers (a proxy on this machine) is not held to account.
+        let peer = (!source.is_loopback() && !source.is_unspecified()).then_some(source);
+        match &self.inner.oidc {
+            Some(oidc) if !token.starts_with(key::PREFIX) => {
+                self.person(store, oidc, token, source, peer).await
             }
-            Ok(Known::Stored(row)) => Ok(Caller {
-                org: self.inner.org.clone(),
-                subject: Subject {
-                    kind: "api_key",
-                    id: row.id,
-                    display: row.name,
-                },
-                permissions: row.permissions,
-                scope: row.scope,
-                source_ip: source.to_string(),
-            }),
-            Err(KeyError::Unknown | KeyError::TooManyGuesses) => Err(Problem::unauthorized(
-                "the API key is unknown or was revoked",
-            )),
-            Err(KeyError::Store(error)) => Err(error.into()),
+            _ => self.key_holder(store, token, source, peer).await,
         }
     }
 
+    /// The holder of an API key.
+    async fn key_holder(
+        &self,
+        store: &Store,
+        token: &str,
+        source: IpAddr,
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, Problem> {
+        let row = match self.key(store, &self.inner.calls, token, peer).await {
+            Ok(Known::Operator) => {
+                return Ok(self.administrator(source, "api_key", "SEGNO_ADMIN_KEY"));
+            }
+            Ok(Known::Stored(row)) => row,
+            Err(KeyError::Unknown) => {
+                return Err(Problem::unauthorized(
+                    "the API key is unknown or was revoked",
+                ));
+            }
+            Err(KeyError::TooManyGuesses) => return Err(too_many()),
+            Err(KeyError::Store(error)) => return Err(error.into()),
+        };
+        let org = if row.org_id == self.inner.org.id {
+            self.inner.org.clone()
+        } else {
+            store
+                .org_by_id(&row.org_id)
+                .await?
+                .ok_or_else(|| Problem::unauthorized("the API key is unknown or was revoked"))?
+        };
+        let subject = Subject {
+            kind: "api_key",
+            id: row.id,
+            display: row.name,
+        };
+        Ok(Identity {
+            subject: subject.clone(),
+            person: None,
+            user: None,
+            caller: Some(Caller {
+                org,
+                subject,
+                permissions: row.permissions,
+                scope: row.scope,
+            }),
+            source_ip: source.to_string(),
+        })
+    }
+
+    /// The person whom a token of the issuer names.
+    async fn person(
+        &self,
+        store: &Store,
+        oidc: &Oidc,
+        token: &str,
+        source: IpAddr,
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, Problem> {
+        let calls = &self.inner.calls;
+        let hash = key::hash(token);
+        match calls.look(&hash, peer) {
+            Verdict::Ask => {}
+            Verdict::KnownWrong => return Err(TokenError::Invalid("not valid").into()),
+            Verdict::TooMany => return Err(too_many()),
+        }
+        let person = match oidc.verify(token).await {
+            Ok(person) => person,
+            Err(error) => {
+                if !matches!(error, TokenError::Unavailable) {
+                    calls.wrong(error.is_final().then_some(hash), peer);
+                }
+                return Err(error.into());
+            }
+        };
+        calls.right(hash);
+        let account = store
+            .user_by_identity(&person.issuer, &person.subject)
+            .await?;
+        let mut identity = Identity {
+            subject: Subject {
+                kind: "user",
+                id: person.subject.clone(),
+                display: person.email.clone().unwrap_or(person.subject.clone()),
+            },
+            person: Some(person),
+            user: None,
+            caller: None,
+            source_ip: source.to_string(),
+        };
+        if let Some((user, permissions)) = account {
+            let org = store.org_by_id(&user.org_id).await?;
+            identity.subject.id.clone_from(&user.id);
+            identity.subject.display = user.display().to_owned();
+            identity.caller = org.map(|org| Caller {
+                org,
+                subject: identity.subject.clone(),
+                permissions,
+                scope: AppScope::All,
+            });
+            identity.user = Some(user);
+        }
+        Ok(identity)
+    }
+
     /// Admits an executor: its application, and the id of the key it came with (none when the key is
-    /// not one of the store's). `peer` is the address that wrong keys are counted against.
+    /// not one of the store's). The application is looked for in the key's organization, for the
+    /// address that executors dial does not name one. `peer` is the address that wrong keys are
+    /// counted against.
     pub async fn websocket(
         &self,
         store: &Store,
@@ -237,7 +254,7 @@ impl Auth {
         let known = if self.inner.mode == AuthMode::None {
             Known::Operator
         } else {
-            self.key(store, key, peer)
+            self.key(store, &self.inner.dials, key, peer)
                 .await
                 .map_err(|error| match error {
                     KeyError::Unknown => WebsocketReject::UnknownKey,
@@ -245,13 +262,15 @@ impl Auth {
                     KeyError::Store(_) => WebsocketReject::Unavailable,
                 })?
         };
-        if let Known::Stored(row) = &known
-            && !row.permissions.contains(Permission::WebsocketConnect)
-        {
-            return Err(WebsocketReject::MayNotConnect);
-        }
+        let org_id = match &known {
+            Known::Operator => &self.inner.org.id,
+            Known::Stored(row) if row.permissions.contains(Permission::WebsocketConnect) => {
+                &row.org_id
+            }
+            Known::Stored(_) => return Err(WebsocketReject::MayNotConnect),
+        };
         let app = store
-            .app_by_name(&self.inner.org.id, app_name)
+            .app_by_name(org_id, app_name)
             .await
             .map_err(|_| WebsocketReject::Unavailable)?;
         match (known, app) {
@@ -265,16 +284,23 @@ impl Auth {
         }
     }
 
-    fn administrator(&self, source: IpAddr, kind: &'static str, id: &str, display: &str) -> Caller {
-        Caller {
-            org: self.inner.org.clone(),
-            subject: Subject {
-                kind,
-                id: id.to_owned(),
-                display: display.to_owned(),
-            },
-            permissions: Permissions::all(),
-            scope: AppScope::All,
+    /// An administrator of the organization `local`, by the name `name`.
+    fn administrator(&self, source: IpAddr, kind: &'static str, name: &str) -> Identity {
+        let subject = Subject {
+            kind,
+            id: name.to_owned(),
+            display: name.to_owned(),
+        };
+        Identity {
+            subject: subject.clone(),
+            person: None,
+            user: None,
+            caller: Some(Caller {
+                org: self.inner.org.clone(),
+                subject,
+                permissions: Permissions::all(),
+                scope: AppScope::All,
+            }),
             source_ip: source.to_string(),
         }
     }
@@ -283,6 +309,7 @@ impl Auth {
     async fn key(
         &self,
         store: &Store,
+        guesses: &Guesses,
         text: &str,
         peer: Option<IpAddr>,
     ) -> Result<Known, KeyError> {
@@ -295,39 +322,50 @@ impl Auth {
         {
             return Ok(Known::Operator);
         }
-        match self.inner.guesses.look(&hash, peer) {
+        match guesses.look(&hash, peer) {
             Verdict::KnownWrong => return Err(KeyError::Unknown),
             Verdict::TooMany => return Err(KeyError::TooManyGuesses),
             Verdict::Ask => {}
         }
         match store.key_by_hash(&hash).await.map_err(KeyError::Store)? {
-            Some(row) => Ok(Known::Stored(row)),
+            Some(row) => {
+                guesses.right(hash);
+                Ok(Known::Stored(row))
+            }
             None => {
-                self.inner.guesses.wrong(hash, peer);
+                guesses.wrong(Some(hash), peer);
                 Err(KeyError::Unknown)
             }
         }
     }
 }
 
-enum Known {
-    /// The operator's key, or a server that asks for none.
-    Operator,
-    Stored(crate::store::keys::KeyRow),
+fn too_many() -> Problem {
+    let detail = "too many wrong credentials from this address; try again later";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("60"))
 }
 
-enum KeyError {
-    Unknown,
-    TooManyGuesses,
-    Store(StoreError),
-}
-
-/// The token of `Authorization: Bearer …`; the scheme in any case.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
+/// The token of `Authorization: Bearer …`; the scheme in any case. A request with two of these headers
+/// is refused, for a proxy before us may have looked at the other one.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = || {
+        Problem::unauthorized(
+            "a credential is required: Authorization: Bearer, and an API key (dbos_…) or a user's token",
+        )
+    };
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(missing());
+    };
+    let text = value.to_str().map_err(|_| missing())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(missing)?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() {
+        Ok(token)
+    } else {
+        Err(missing())
+    }
 }
 
 /// Makes the administrator's key of a new installation; `None` if that was done before. The row in

@@ -71,6 +71,11 @@ impl Permissions {
         self.0 & (1 << permission as u8) != 0
     }
 
+    /// Whether all of `other` are held.
+    pub fn includes(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
     /// The permissions held, in the catalogue's order.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL

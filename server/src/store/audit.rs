@@ -29,8 +29,8 @@ fn read(row: &AnyRow) -> Result<AuditRow, StoreError> {
 /// One entry to be written.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
-    /// The organization in whose log it appears.
-    pub org_id: String,
+    /// The organization in whose log it appears; without one it appears nowhere.
+    pub org_id: Option<String>,
     /// For example `application.create`.
     pub operation: &'static str,
     /// Whether it succeeded.
@@ -128,6 +128,9 @@ impl Store {
 
     /// Writes an entry within the transaction of the change it tells of.
     pub async fn insert_audit(&self, tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
+        let Some(org_id) = &entry.org_id else {
+            return Ok(());
+        };
         let insert = self.sql(
             "INSERT INTO audit_log (id, org_id, emit_time, operation, status, subject_type, subject_id, \
                subject_display, target_type, target_id, source_ip, details) \
@@ -137,7 +140,7 @@ impl Store {
             (!entry.details.is_empty()).then(|| Value::Object(entry.details.clone()).to_string());
         sqlx::query(insert)
             .bind(Uuid::now_v7().to_string())
-            .bind(&entry.org_id)
+            .bind(org_id)
             .bind(entry.operation)
             .bind(if entry.success { "success" } else { "failure" })
             .bind(entry.subject_type)

@@ -104,7 +104,7 @@ fn operations_are_those_that_clients_know() {
 
 fn permission(operation: &Value) -> Value {
     match operation["x-segno-permission"].as_str() {
-        Some("any") | None => Value::Null,
+        Some("any" | "user" | "authenticated") | None => Value::Null,
         Some(name) => json!(name),
     }
 }

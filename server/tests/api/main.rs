@@ -15,5 +15,6 @@ mod idempotency;
 mod metrics;
 mod retention;
 mod server;
+mod session;
 mod store;
 mod tokens;
