@@ -134,6 +134,8 @@ fn status_of(line: &str) -> StatusCode {
                 "conflicting workflow id",
                 "already exists",
                 "deduplicated",
+                // TypeScript passes on what Postgres says about an id that is taken.
+                "workflow_status_pkey",
                 "cancel it first",
                 "terminal state",
             ],
