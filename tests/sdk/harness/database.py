@@ -30,7 +30,8 @@ class Database:
         """Runs one statement, committed at once."""
         if self._connection is None:
             self._connection = psycopg.connect(self.url, autocommit=True)
-        cursor = self._connection.execute(statement, values)
+        # Without values, `%` is a character like any other.
+        cursor = self._connection.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
 
     def drop(self) -> None:

@@ -28,7 +28,7 @@ class Launch:
         self._key = executor_key
         self._server = server
         self._directory = directory
-        self._executors: list[Executor] = []
+        self.executors: list[Executor] = []
 
     def __call__(
         self,
@@ -58,13 +58,13 @@ class Launch:
         if vmid is not None:
             settings |= self._platform(vmid, version, f"ws://{host}:{port}")
         executor = Executor(name, self.client, settings, self._directory)
-        self._executors.append(executor)
+        self.executors.append(executor)
         executor.await_ready()
         self.app.await_executor(executor.id, version=version)
         return executor
 
     def close(self) -> None:
-        for executor in self._executors:
+        for executor in self.executors:
             executor.kill()
 
     def _platform(self, vmid: str, version: str, url: str) -> dict[str, str]:

@@ -128,7 +128,7 @@ def test_alert(fleet: Fleet) -> None:
         "threshold": "1",
         "period_secs": str(PERIOD_SECS),
     }
-    assert executor_id in {executor["executorId"] for executor in fleet.app.executors()}
+    assert executor_id in {executor.id for executor in fleet.launch.executors}
 
     def fired() -> str | None:
         [rule] = fleet.app.call("GET", "/alerting-rules")
