@@ -128,6 +128,19 @@ pub struct ServeArgs {
     #[arg(long, env = "SEGNO_TRUSTED_PROXIES", value_delimiter = ',')]
     trusted_proxies: Vec<IpAddr>,
 
+    /// Let alerts go to http:// too, not only to https://
+    #[arg(long, env = "SEGNO_ALERT_ALLOW_HTTP")]
+    alert_allow_http: bool,
+
+    /// Let alerts go to loopback and private networks
+    #[arg(long, env = "SEGNO_ALERT_ALLOW_PRIVATE_NETWORKS")]
+    alert_allow_private_networks: bool,
+
+    /// Encrypts secrets that the server must be able to use, such as those of alert channels: at least
+    /// 32 characters, the same on all instances. Without it they are stored as they are
+    #[arg(long, env = "SEGNO_ENCRYPTION_KEY", hide_env_values = true)]
+    encryption_key: Option<Secret>,
+
     /// Refuse to start on an older schema instead of migrating it
     #[arg(long, env = "SEGNO_NO_MIGRATE")]
     no_migrate: bool,
@@ -158,6 +171,10 @@ pub struct Config {
     pub recovery: recovery::Options,
     /// Cadence of periodic work on applications.
     pub policies: policies::Options,
+    /// Where alerts may go, and how hard it is tried.
+    pub channels: policies::channels::Options,
+    /// Encrypts secrets that must be used, if the operator gave one.
+    pub encryption_key: Option<Secret>,
 }
 
 /// Settings that cannot work.
@@ -188,6 +205,11 @@ pub enum ConfigError {
         /// The setting.
         name: &'static str,
     },
+    /// The encryption key is too weak.
+    #[error(
+        "SEGNO_ENCRYPTION_KEY must have at least 32 characters; for example: $(openssl rand -hex 32)"
+    )]
+    EncryptionKey,
     /// An upstream variable that does not parse.
     #[error("{name} must be {expected}")]
     Upstream {
@@ -232,6 +254,14 @@ impl ServeArgs {
                 metrics_every: upstream_period()?,
                 ..policies::Options::default()
             },
+            channels: policies::channels::Options {
+                guard: policies::channels::Guard {
+                    http: self.alert_allow_http,
+                    private: self.alert_allow_private_networks,
+                },
+                ..policies::channels::Options::default()
+            },
+            encryption_key: self.encryption_key,
         }
         .checked()
     }
@@ -253,6 +283,8 @@ impl Config {
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
             policies: policies::Options::default(),
+            channels: policies::channels::Options::default(),
+            encryption_key: None,
         }
     }
 
@@ -283,6 +315,10 @@ impl Config {
         };
         if self.admin_key.as_ref().is_some_and(weak) {
             return Err(ConfigError::AdminKey);
+        }
+        let short = |key: &Secret| key.expose().len() < 32;
+        if self.encryption_key.as_ref().is_some_and(short) {
+            return Err(ConfigError::EncryptionKey);
         }
         Ok(self)
     }

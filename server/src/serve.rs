@@ -67,12 +67,21 @@ pub async fn serve(
     )
     .await?;
     let operations = operations::start(store.clone(), hub.clone(), &recovery, shutdown.clone());
+    let channels = policies::channels::Channels::new(
+        config.channels.clone(),
+        store.clone(),
+        recovery.instance().clone(),
+        metrics.clone(),
+        policies::channels::Sealer::new(config.encryption_key.clone()),
+    )
+    .context("cannot set up TLS for the channels of alerts")?;
     let policies = policies::start(
         policies::Context {
             options: config.policies.clone(),
             store: store.clone(),
             hub: hub.clone(),
             instance: recovery.instance().clone(),
+            channels: channels.clone(),
             metrics: metrics.clone(),
             started: Instant::now(),
         },
@@ -88,6 +97,7 @@ pub async fn serve(
         metrics,
         app_metrics: Default::default(),
         loads: Default::default(),
+        channels,
         shutdown: shutdown.clone(),
     };
     let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request)

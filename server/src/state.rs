@@ -8,6 +8,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::policies::autoscaling::Loads;
+use crate::policies::channels::Channels;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::applications::Applications;
@@ -34,6 +35,8 @@ pub struct AppState {
     pub app_metrics: Applications,
     /// How deep queues are by which applications scale.
     pub loads: Loads,
+    /// Where alerts go beside handlers.
+    pub channels: Channels,
     /// Cancelled when the server begins to shut down.
     pub shutdown: CancellationToken,
 }

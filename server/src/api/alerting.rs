@@ -1,5 +1,7 @@
 //! Alerting rules.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::audit::Audit;
-use super::extract::{App, Body, Created, Path};
+use super::channels::no_channel;
+use super::extract::{App, Body, Created, Object, Path};
 use super::path::AppPath;
 use super::problem::Problem;
 use super::time::Timestamp;
@@ -57,6 +60,10 @@ impl RuleType {
 pub struct AlertingRule {
     /// Id of the application it watches
     pub app_id: String,
+    /// Names of the alert channels that are told too
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub channels: Vec<String>,
     /// Its id
     pub id: String,
     /// When it last fired
@@ -73,10 +80,8 @@ pub struct AlertingRule {
     pub rule_type: RuleType,
 }
 
-impl TryFrom<AlertingRuleRow> for AlertingRule {
-    type Error = StoreError;
-
-    fn try_from(row: AlertingRuleRow) -> Result<Self, StoreError> {
+impl AlertingRule {
+    fn of(row: AlertingRuleRow, channels: Vec<String>) -> Result<Self, StoreError> {
         let unreadable = |column| StoreError::Unreadable {
             table: "alerting_rules",
             column,
@@ -84,8 +89,9 @@ impl TryFrom<AlertingRuleRow> for AlertingRule {
         let mut types = RuleType::ALL.into_iter();
         Ok(Self {
             app_id: row.app_id,
+            channels,
             id: row.id,
-            last_fired_at: row.last_fired_at.map(Timestamp::from_ms),
+            last_fired_at: row.last_fired_at.max(row.told_at).map(Timestamp::from_ms),
             min_interval_secs: row
                 .min_interval_secs
                 .map(|secs| i32::try_from(secs).unwrap_or(i32::MAX)),
@@ -103,6 +109,10 @@ impl TryFrom<AlertingRuleRow> for AlertingRule {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateAlertInputBody {
+    /// Names of the alert channels to tell too; absent: none. They are told when the condition begins to
+    /// hold and when it is over, and in between only at minIntervalSecs
+    #[schema(schema_with = channel_names)]
+    pub channels: Option<Vec<String>>,
     /// Seconds between two alerts, at least; absent: the rule's own period
     #[schema(minimum = 0)]
     pub min_interval_secs: Option<i32>,
@@ -113,6 +123,29 @@ pub struct CreateAlertInputBody {
     pub rule_metadata: Value,
     /// What to watch
     pub rule_type: RuleType,
+}
+
+fn channel_names() -> utoipa::openapi::schema::Array {
+    use utoipa::openapi::schema::{ArrayBuilder, Object, SchemaType, Type};
+    ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(Object::with_type(Type::String))
+        .unique_items(true)
+        .max_items(Some(20))
+        .description(Some(
+            "Names of the alert channels to tell too; absent: none. They are told when the condition begins \
+             to hold and when it is over, and in between only at minIntervalSecs",
+        ))
+        .build()
+}
+
+/// The channels that a rule tells.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetAlertingRuleChannelsInputBody {
+    /// Their names; empty: none
+    #[schema(max_items = 20)]
+    pub channels: Vec<String>,
 }
 
 /// `…/alerting-rules/{ruleId}`, beside [`AppPath`]
@@ -133,8 +166,14 @@ async fn list_rules(
     App(app): App,
 ) -> Result<Json<Vec<AlertingRule>>, Problem> {
     let rows = state.store.alerting_rules(&app.id).await?;
-    let rules: Result<Vec<AlertingRule>, StoreError> =
-        rows.into_iter().map(AlertingRule::try_from).collect();
+    let mut channels = state.store.rule_channels(&app.id).await?;
+    let rules: Result<Vec<AlertingRule>, StoreError> = rows
+        .into_iter()
+        .map(|row| {
+            let channels = channels.remove(&row.id).unwrap_or_default();
+            AlertingRule::of(row, channels)
+        })
+        .collect();
     Ok(Json(rules?))
 }
 
@@ -160,10 +199,12 @@ async fn create_rule(
             found.ok_or_else(|| Problem::not_found(format!("there is no application `{name}`")))?
         }
     };
-    if condition == Condition::UnresponsiveApplication && receiver.id == app.id {
-        return Err(Problem::bad_request(
-            "receivingAppName must name another application: one that does not answer cannot be told",
-        ));
+    let (channels, channel_ids) = named(&state, &caller, body.channels.unwrap_or_default()).await?;
+    if condition == Condition::UnresponsiveApplication
+        && receiver.id == app.id
+        && channels.is_empty()
+    {
+        return Err(nobody_to_tell());
     }
     let rule = NewAlertingRule {
         app_id: &app.id,
@@ -174,15 +215,81 @@ async fn create_rule(
     };
     let mut tx = state.store.begin().await?;
     let stored = state.store.insert_alerting_rule(&mut tx, rule).await?;
+    state
+        .store
+        .set_rule_channels(&mut tx, &stored.id, &channel_ids)
+        .await?;
     audit.target("alerting_rule", &stored.id);
     audit.detail("rule_type", condition.rule_type());
+    if !channels.is_empty() {
+        audit.detail("channels", channels.clone());
+    }
     audit.record(&state.store, &mut tx).await?;
     state.store.commit(tx).await?;
     audit.committed();
     Ok(Created {
-        object: stored.try_into()?,
+        object: AlertingRule::of(stored, channels)?,
         location: Vec::new(),
     })
+}
+
+fn nobody_to_tell() -> Problem {
+    Problem::bad_request(
+        "receivingAppName must name another application, or channels an alert channel: an application \
+         that does not answer cannot be told",
+    )
+}
+
+/// Names and ids of the channels of these names; 404 for one that there is not.
+async fn named(
+    state: &AppState,
+    caller: &Caller,
+    names: Vec<String>,
+) -> Result<(Vec<String>, Vec<String>), Problem> {
+    let names: BTreeSet<String> = names.into_iter().collect();
+    let mut ids = Vec::with_capacity(names.len());
+    for name in &names {
+        let row = state.store.channel(&caller.org.id, name).await?;
+        ids.push(row.ok_or_else(|| no_channel(name))?.id);
+    }
+    Ok((names.into_iter().collect(), ids))
+}
+
+/// Set the alert channels that a rule tells beside the handler
+#[utoipa::path(put, path = "/v2/orgs/{orgName}/apps/{appName}/alerting-rules/{ruleId}/channels",
+    operation_id = "setAlertingRuleChannels", tag = "Alerting", params(AppPath, RulePath),
+    request_body = SetAlertingRuleChannelsInputBody,
+    responses((status = 200, description = "They are", body = AlertingRule)),
+    extensions(("x-segno-extension" = json!(true)), ("x-segno-permission" = json!("application.write")),
+        ("x-segno-audit" = json!("alerting_rule.set_channels"))))]
+async fn set_channels(
+    State(state): State<AppState>,
+    caller: Caller,
+    App(app): App,
+    Path(path): Path<RulePath>,
+    audit: Audit,
+    Body(body): Body<SetAlertingRuleChannelsInputBody>,
+) -> Result<Object<AlertingRule>, Problem> {
+    let rules = state.store.alerting_rules(&app.id).await?;
+    let rule = rules.into_iter().find(|rule| rule.id == path.rule_id);
+    let rule =
+        rule.ok_or_else(|| Problem::not_found(format!("there is no rule `{}`", path.rule_id)))?;
+    let (channels, ids) = named(&state, &caller, body.channels).await?;
+    let of_itself = rule.rule_type == RuleType::UnresponsiveApplication.name()
+        && rule.receiving_app_id == app.id;
+    if of_itself && channels.is_empty() {
+        return Err(nobody_to_tell());
+    }
+    audit.detail("channels", channels.clone());
+    let mut tx = state.store.begin().await?;
+    state
+        .store
+        .set_rule_channels(&mut tx, &rule.id, &ids)
+        .await?;
+    audit.record(&state.store, &mut tx).await?;
+    state.store.commit(tx).await?;
+    audit.committed();
+    Ok(Object(AlertingRule::of(rule, channels)?))
 }
 
 /// Delete an alerting rule
@@ -201,9 +308,14 @@ async fn delete_rule(
         .store
         .delete_alerting_rule(&mut tx, &app.id, &path.rule_id)
         .await?;
+    // Nobody watches any more: what it found is over, as far as channels are concerned.
+    let told = state.store.end_alert(&mut tx, &path.rule_id).await?;
     audit.record(&state.store, &mut tx).await?;
     state.store.commit(tx).await?;
     audit.committed();
+    if told {
+        state.channels.nudge();
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -212,4 +324,5 @@ pub fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list_rules, create_rule))
         .routes(routes!(delete_rule))
+        .routes(routes!(set_channels))
 }

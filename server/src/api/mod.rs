@@ -19,11 +19,13 @@ use crate::state::AppState;
 
 pub mod aggregates;
 pub mod alerting;
+pub mod alerts;
 pub mod apps;
 pub mod audit;
 pub mod audit_log;
 pub mod autoscaling;
 pub mod bulk;
+pub mod channels;
 pub mod deployments;
 pub mod executors;
 pub mod explain;
@@ -74,6 +76,8 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(queues::router())
         .merge(autoscaling::router())
         .merge(alerting::router())
+        .merge(alerts::router())
+        .merge(channels::router())
         .merge(metrics::router())
         .merge(schedules::router())
         .merge(audit_log::router())

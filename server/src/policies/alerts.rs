@@ -1,4 +1,5 @@
-//! Alerting: evaluates the rules of an application and tells the receiving application's handler.
+//! Alerting: evaluates the rules of an application, keeps the history of what they found, and tells
+//! the rule's channels (through the outbox) and the receiving application's handler.
 //!
 //! Handlers page people. So an alert goes to one executor; another is tried only if the first surely
 //! did not get it, and an alert that may have been handled counts as delivered.
@@ -16,6 +17,7 @@ use super::{Context, ms};
 use crate::hub::{Class, HubError, Target};
 use crate::store::StoreError;
 use crate::store::alerting::AlertingRuleRow;
+use crate::store::alerts::Found;
 use crate::store::apps::AppRow;
 use crate::store::executors::ExecutorState;
 use crate::store::recoveries::{RecoveryFilter, RecoveryRow, RecoveryStatus, reason_text};
@@ -80,15 +82,6 @@ async fn evaluate(
         .ok()
         .and_then(|metadata| Condition::parse(&rule.rule_type, &metadata).ok())
         .ok_or(unreadable)?;
-    let interval = rule
-        .min_interval_secs
-        .unwrap_or(condition.own_interval_secs());
-    let again_at = rule
-        .last_fired_at
-        .map(|fired| fired.saturating_add(interval.saturating_mul(1000)));
-    if again_at.is_some_and(|again| again > now) {
-        return Ok(());
-    }
     let found = match &condition {
         Condition::WorkflowFailure {
             workflow_name,
@@ -115,15 +108,62 @@ async fn evaluate(
         }
     };
     match found {
-        Ok(Some(finding)) => deliver(context, rule, condition.rule_type(), finding).await,
-        Ok(None) => Ok(()),
-        // Nobody to ask: the other rules tell of that.
+        Ok(Some(finding)) => {
+            let app_is_told = tell(context, app, rule, &condition, &finding).await?;
+            match app_is_told && is_due(rule, &condition, now) {
+                true => deliver(context, rule, condition.rule_type(), finding).await,
+                false => Ok(()),
+            }
+        }
+        Ok(None) => {
+            if context.store.alert_over(&rule.id).await? {
+                context.channels.nudge();
+            }
+            Ok(())
+        }
+        // Nobody to ask: the other rules tell of that. What held still does, as far as anybody knows.
         Err(HubError::NoExecutor) => Ok(()),
         Err(error) => {
             tracing::warn!(app = app.name, rule = rule.id, %error, "an alerting rule could not be evaluated");
             Ok(())
         }
     }
+}
+
+/// Whether the handler may be called again.
+fn is_due(rule: &AlertingRuleRow, condition: &Condition, now: i64) -> bool {
+    let interval = rule
+        .min_interval_secs
+        .unwrap_or(condition.own_interval_secs());
+    let again_at = rule
+        .last_fired_at
+        .map(|fired| fired.saturating_add(interval.saturating_mul(1000)));
+    again_at.is_none_or(|again| again <= now)
+}
+
+/// Writes the alert down, with what the rule's channels are to be told. Whether the handler is to be
+/// told too: not of an application that does not answer, by that application.
+async fn tell(
+    context: &Context,
+    app: &AppRow,
+    rule: &AlertingRuleRow,
+    condition: &Condition,
+    finding: &Finding,
+) -> Result<bool, StoreError> {
+    let metadata = serde_json::json!(finding.metadata).to_string();
+    let found = Found {
+        rule,
+        app,
+        message: &finding.message,
+        metadata: &metadata,
+    };
+    match context.store.alert_seen(found).await? {
+        None => return Ok(false),
+        Some((_, true)) => context.channels.nudge(),
+        Some((_, false)) => {}
+    }
+    let of_itself = rule.receiving_app_id == app.id;
+    Ok(!(of_itself && *condition == Condition::UnresponsiveApplication))
 }
 
 /// Counts workflows, where need be by looking at some of them.
@@ -341,6 +381,10 @@ async fn deliver(
         Err(_) => "no_receiver",
     };
     context.metrics.alert(rule_type, outcome);
+    context
+        .store
+        .alert_handled(&rule.id, receiver, outcome)
+        .await?;
     match told {
         Ok(answer) if answer.success => {
             tracing::info!(rule = rule.id, receiver, message, "an alert was delivered");

@@ -20,6 +20,7 @@ use crate::telemetry::Metrics;
 
 mod alerts;
 pub mod autoscaling;
+pub mod channels;
 mod collection;
 mod retention;
 pub mod rules;
@@ -70,6 +71,8 @@ pub struct Context {
     pub hub: Hub,
     /// This instance.
     pub instance: Instance,
+    /// Where alerts go beside handlers.
+    pub channels: channels::Channels,
     /// The server's own metrics.
     pub metrics: Metrics,
     /// When this instance began to serve.
@@ -108,12 +111,14 @@ static JOBS: [Job; 3] = [
 
 /// Starts the jobs; they end when `shutdown` is cancelled.
 pub fn start(context: Context, shutdown: CancellationToken) -> JoinHandle<()> {
+    let outbox = context.channels.start(shutdown.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = expire_forever(&context.store) => {}
             () = work_forever(Arc::new(context.clone())) => {}
         }
+        outbox.await.ok();
     })
 }
 
@@ -126,8 +131,8 @@ async fn expire_forever(store: &Store) {
     }
 }
 
-/// One round: audit entries past their organization's retention, old operations, idempotency keys
-/// and metrics.
+/// One round: audit entries past their organization's retention, old operations, idempotency keys,
+/// alerts and metrics.
 pub async fn expire(store: &Store) {
     match store.expire_audit().await {
         Ok(0) => {}
@@ -141,6 +146,9 @@ pub async fn expire(store: &Store) {
     }
     if let Err(error) = store.expire_idempotency().await {
         tracing::warn!(%error, "idempotency keys could not be expired; trying again later");
+    }
+    if let Err(error) = store.expire_alerts().await {
+        tracing::warn!(%error, "alerts could not be expired; trying again later");
     }
     if let Err(error) = store.expire_app_metrics().await {
         tracing::warn!(%error, "stored metrics could not be expired; trying again later");

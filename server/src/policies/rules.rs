@@ -32,6 +32,46 @@ pub enum Condition {
     },
 }
 
+/// A type of rule, and the names of the facts that its alerts tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleTypeFacts {
+    /// Name of the type.
+    pub name: &'static str,
+    /// Keys of [`Finding::metadata`].
+    pub facts: &'static [&'static str],
+}
+
+/// All of them.
+pub const RULE_TYPES: [RuleTypeFacts; 4] = [
+    RuleTypeFacts {
+        name: "WorkflowFailure",
+        facts: &[
+            "workflow_name",
+            "failed_workflow_count",
+            "threshold",
+            "period_secs",
+        ],
+    },
+    RuleTypeFacts {
+        name: "SlowQueue",
+        facts: &["queue_name", "stuck_workflow_count", "threshold_secs"],
+    },
+    RuleTypeFacts {
+        name: "UnresponsiveApplication",
+        facts: &["application_name", "connected_executor_count"],
+    },
+    RuleTypeFacts {
+        name: "StrandedRecovery",
+        facts: &[
+            "application_name",
+            "application_version",
+            "executor_id",
+            "pending_workflow_count",
+            "reason",
+        ],
+    },
+];
+
 /// A century: longer than anybody waits, short enough for arithmetic in milliseconds.
 const MOST_SECS: i64 = 100 * 366 * 24 * 3600;
 

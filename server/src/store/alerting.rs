@@ -21,8 +21,10 @@ pub struct AlertingRuleRow {
     pub metadata: String,
     /// Seconds between two alerts, if it says so.
     pub min_interval_secs: Option<i64>,
-    /// When it last fired, epoch milliseconds.
+    /// When its handler was last told, epoch milliseconds.
     pub last_fired_at: Option<i64>,
+    /// When its channels were last told, epoch milliseconds.
+    pub told_at: Option<i64>,
 }
 
 /// A rule to be stored.
@@ -49,6 +51,7 @@ fn read(row: &AnyRow) -> Result<AlertingRuleRow, StoreError> {
         metadata: row.try_get("metadata")?,
         min_interval_secs: row.try_get("min_interval_secs")?,
         last_fired_at: row.try_get("last_fired_at")?,
+        told_at: row.try_get("told_at")?,
     })
 }
 
@@ -56,7 +59,7 @@ impl Store {
     /// The rules that watch an application, the oldest first.
     pub async fn alerting_rules(&self, app_id: &str) -> Result<Vec<AlertingRuleRow>, StoreError> {
         let _timer = self.timer("alerting_rules");
-        let query = "SELECT id, app_id, receiving_app_id, rule_type, metadata, min_interval_secs, last_fired_at \
+        let query = "SELECT id, app_id, receiving_app_id, rule_type, metadata, min_interval_secs, last_fired_at, told_at \
              FROM alerting_rules WHERE app_id = $1 ORDER BY created_at, id";
         let rows = sqlx::query(query)
             .bind(app_id)
@@ -86,6 +89,7 @@ impl Store {
             metadata: rule.metadata,
             min_interval_secs: rule.min_interval_secs,
             last_fired_at: None,
+            told_at: None,
         };
         let insert = self.sql(
             "INSERT INTO alerting_rules \

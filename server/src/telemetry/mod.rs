@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub mod applications;
@@ -25,6 +26,8 @@ pub struct Metrics {
     recoveries: IntCounterVec,
     open_recoveries: IntGaugeVec,
     alerts: IntCounterVec,
+    alert_deliveries: HistogramVec,
+    alert_outbox: IntGauge,
     http: HistogramVec,
     store: HistogramVec,
 }
@@ -81,6 +84,17 @@ impl Metrics {
                 "Alerts for applications' handlers, by rule type and outcome",
                 &["rule", "outcome"],
             )?,
+            alert_deliveries: histogram(
+                "segno_alert_delivery_seconds",
+                "Time of a request to a channel of alerts, by kind and outcome",
+                &["kind", "outcome"],
+            )?,
+            alert_outbox: {
+                let name = "segno_alert_outbox";
+                let metric = IntGauge::new(name, "Alerts that channels are still to be told of")?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            },
             http: histogram(
                 "segno_http_request_seconds",
                 "Time to answer an HTTP request, by operation and status",
@@ -131,6 +145,18 @@ impl Metrics {
     /// An alert was, or was not, delivered; both are constant words.
     pub fn alert(&self, rule: &'static str, outcome: &'static str) {
         self.alerts.with_label_values(&[rule, outcome]).inc();
+    }
+
+    /// A channel was, or was not, told of an alert; both are constant words.
+    pub fn alert_delivery(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+        self.alert_deliveries
+            .with_label_values(&[kind, outcome])
+            .observe(took.as_secs_f64());
+    }
+
+    /// So many deliveries wait, of all instances.
+    pub fn alert_outbox(&self, waiting: i64) {
+        self.alert_outbox.set(waiting);
     }
 
     /// An HTTP request was answered. `operation` is an operation id or a fixed route, never a path.

@@ -28,6 +28,8 @@ const NOT_YET: &[&str] = &[
 
 /// Members that are ours, on schemas of clients' document.
 const OWN_MEMBERS: &[(&str, &str)] = &[
+    ("AlertingRule", "channels"),
+    ("CreateAlertInputBody", "channels"),
     ("Application", "recoveryPolicy"),
     ("PatchAppInputBody", "recoveryPolicy"),
     ("Executor", "unresponsiveSince"),
