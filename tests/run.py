@@ -114,6 +114,16 @@ def stages() -> list[Stage]:
         ),
         sdk_stage("python", segno, clients=("python",)),
         sdk_stage("scenarios", segno, clients=(), waits=tuple(each.language for each in LANGUAGES)),
+        Stage(
+            "metrics",
+            [
+                str(environments.CACHE / "tests" / "bin" / "python"),
+                *("-m", "pytest", str(ROOT / "tests" / "metrics")),
+            ],
+            needs=("cargo", "postgres", "prometheus"),
+            after=("build", environment("tests")),
+            env={"SEGNO_BIN": str(segno)},
+        ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
         Stage(
             "console",
@@ -138,6 +148,8 @@ def lacking(need: str) -> str | None:
         return "no Go 1.25 or later (https://go.dev)"
     if need == "java" and (version_of("javac", "-version") < (17,) or shutil.which("mvn") is None):
         return "no JDK 17 or later with Maven (https://adoptium.net, https://maven.apache.org)"
+    if need == "prometheus" and not (shutil.which("promtool") and shutil.which("prometheus")):
+        return "no Prometheus with promtool (https://prometheus.io)"
     if need == "cargo" and shutil.which("cargo") is None:
         return "no Rust toolchain (https://rustup.rs)"
     if need == "postgres" and not os.environ.get("SEGNO_TEST_POSTGRES_URL"):

@@ -13,6 +13,8 @@ use crate::{hub, policies, recovery};
 mod oidc;
 
 pub use oidc::{OidcArgs, OidcConfig};
+/// Enough for a page of consoles, too few to exhaust the server's sockets.
+const STREAMS_PER_CALLER: usize = 32;
 
 /// Who may call the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -173,6 +175,8 @@ pub struct Config {
     pub policies: policies::Options,
     /// Where alerts may go, and how hard it is tried.
     pub channels: policies::channels::Options,
+    /// Streams of changes that one caller may follow at a time; only tests change it.
+    pub streams_per_caller: usize,
     /// Encrypts secrets that must be used, if the operator gave one.
     pub encryption_key: Option<Secret>,
 }
@@ -261,6 +265,7 @@ impl ServeArgs {
                 },
                 ..policies::channels::Options::default()
             },
+            streams_per_caller: STREAMS_PER_CALLER,
             encryption_key: self.encryption_key,
         }
         .checked()
@@ -284,6 +289,7 @@ impl Config {
             recovery: recovery::Options::default(),
             policies: policies::Options::default(),
             channels: policies::channels::Options::default(),
+            streams_per_caller: STREAMS_PER_CALLER,
             encryption_key: None,
         }
     }

@@ -19,7 +19,7 @@ use crate::hub::Hub;
 use crate::state::AppState;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::{http, operations, policies, recovery};
+use crate::{api, http, operations, policies, recovery};
 
 /// How long requests that are being served may take to end after the order to stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -84,9 +84,11 @@ pub async fn serve(
             channels: channels.clone(),
             metrics: metrics.clone(),
             started: Instant::now(),
+            said: Default::default(),
         },
         shutdown.clone(),
     );
+    let streams = config.streams_per_caller;
     let state = AppState {
         store: store.clone(),
         hub: hub.clone(),
@@ -98,6 +100,7 @@ pub async fn serve(
         app_metrics: Default::default(),
         loads: Default::default(),
         channels,
+        streams: api::stream::Streams::new(streams),
         shutdown: shutdown.clone(),
     };
     let service = MapRequestLayer::new(http::normalize_path as fn(Request) -> Request)

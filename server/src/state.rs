@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::stream::Streams;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::hub::Hub;
@@ -37,6 +38,8 @@ pub struct AppState {
     pub loads: Loads,
     /// Where alerts go beside handlers.
     pub channels: Channels,
+    /// Who follows how many streams of changes.
+    pub streams: Streams,
     /// Cancelled when the server begins to shut down.
     pub shutdown: CancellationToken,
 }

@@ -13,6 +13,7 @@ use super::extract::{App, Body, Object, Path};
 use super::path::{AppPath, OrgPath};
 use super::problem::Problem;
 use crate::auth::Caller;
+use crate::policies::retention_warnings;
 use crate::state::AppState;
 use crate::store::apps::{AppPatch, AppRow, RecoveryPolicy};
 
@@ -52,6 +53,10 @@ pub struct Application {
     pub recovery_policy: Option<RecoveryPolicy>,
     /// AVAILABLE while at least one executor is connected
     pub status: AppStatus,
+    /// What an operator should know: limits that reach beyond this application
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub warnings: Vec<String>,
 }
 
 /// Whether an application can do anything.
@@ -66,8 +71,10 @@ pub enum AppStatus {
 
 impl Application {
     fn new(app: AppRow, state: &AppState) -> Self {
-        let connected = !state.hub.sessions(&app.id).is_empty();
+        let sessions = state.hub.sessions(&app.id);
+        let connected = !sessions.is_empty();
         Self {
+            warnings: retention_warnings(&app, &sessions),
             dbos_cloud: false,
             executor_timeout_secs: app.executor_timeout_secs,
             gc_rows_threshold: app.gc_rows_threshold,

@@ -221,9 +221,23 @@ async fn get_autoscale(
 
 /// How many executors one version needs
 ///
-/// For autoscalers that read one number, such as KEDA's `metrics-api` trigger with
-/// `valueLocation: desiredExecutors`. Without a connected executor it fails: no number is better
-/// than a wrong one.
+/// For autoscalers that read one number. Without a connected executor it fails: no number is better
+/// than a wrong one. A trigger of KEDA's ScaledObject, with an API key that has `application.read`:
+///
+/// ```yaml
+/// triggers:
+///   - type: metrics-api
+///     metricType: Value
+///     metadata:
+///       url: https://segno.example.com/v2/orgs/local/apps/shop/autoscale/versions/latest
+///       valueLocation: desiredExecutors
+///       targetValue: "1"
+///       authMode: bearer
+///     authenticationRef:
+///       name: segno-api-key
+/// ```
+///
+/// `metricType: AverageValue` with `targetValue: "1"` makes the number of replicas the value itself.
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps/{appName}/autoscale/versions/{version}",
     operation_id = "getAutoscaleVersion", tag = "Queues", params(AppPath, VersionPath),
     responses((status = 200, description = "OK", body = QueueAutoscale)),

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use segno_protocol::{Message, Success};
 
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::hub::{Class, Hub, HubError, Target};
 use crate::store::apps::AppRow;
 
@@ -66,10 +66,12 @@ pub(super) fn problem(app: &AppRow, error: HubError) -> Problem {
     let name = &app.name;
     match error {
         HubError::NoExecutor => Problem::unavailable(
+            Kind::NoExecutor,
             format!("no healthy executor of `{name}` is connected; start one and try again"),
             5,
         ),
         HubError::NoExecutorOfVersion(version) => Problem::unavailable(
+            Kind::NoExecutorOfVersion,
             format!(
                 "no healthy executor of `{name}` runs application version {version:?}, which this needs; \
                  start one, or make a version that runs the latest"

@@ -215,7 +215,8 @@ struct LegacyWorkflowFilter {
 
 impl From<LegacyWorkflowFilter> for WorkflowSearchBody {
     fn from(filter: LegacyWorkflowFilter) -> Self {
-        let one = |value: Option<String>| value.filter(|text| !text.is_empty()).map(|text| vec![text]);
+        let one =
+            |value: Option<String>| value.filter(|text| !text.is_empty()).map(|text| vec![text]);
         Self {
             workflow_ids: filter.workflow_uuids,
             workflow_name: one(filter.workflow_name),
@@ -291,7 +292,13 @@ async fn steps(
     App(app): App,
     Path(path): Path<WorkflowPath>,
 ) -> Result<Json<Vec<StepRecord>>, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = ListSteps {
         workflow_id: path.workflow_id,
         load_output: !app.private_mode,
@@ -314,7 +321,13 @@ async fn cancel_workflow(
     App(app): App,
     Path(path): Path<WorkflowPath>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = Cancel {
         workflow_id: path.workflow_id,
         workflow_ids: Vec::new(),
@@ -336,7 +349,13 @@ async fn resume_workflow(
     App(app): App,
     Path(path): Path<WorkflowPath>,
 ) -> Result<StatusCode, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let message = Resume {
         workflow_id: path.workflow_id,
         workflow_ids: Vec::new(),
@@ -376,7 +395,13 @@ async fn fork_workflow(
     Path(path): Path<WorkflowPath>,
     Body(body): Body<LegacyForkBody>,
 ) -> Result<Json<Forked>, Problem> {
-    refuse_foreign(&state, &caller, &app, std::slice::from_ref(&path.workflow_id)).await?;
+    refuse_foreign(
+        &state,
+        &caller,
+        &app,
+        std::slice::from_ref(&path.workflow_id),
+    )
+    .await?;
     let start_step = body.start_step.and_then(|step| u32::try_from(step).ok());
     let fork = Fork {
         workflow_id: path.workflow_id,

@@ -35,6 +35,7 @@ pub mod filter;
 pub mod forward;
 pub mod gate;
 mod idempotency;
+pub mod legacy;
 pub mod metrics;
 pub mod openapi;
 pub mod operations;
@@ -82,6 +83,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(schedules::router())
         .merge(audit_log::router())
         .merge(session::router())
+        .merge(legacy::router())
         .merge(system::router())
 }
 

@@ -89,6 +89,14 @@ pub(super) fn published(mut document: Value) -> Value {
         }
         paths.retain(|_, item| item.as_object().is_none_or(|item| !item.is_empty()));
     }
+    // And the schemas that only they use.
+    let schemas = document["components"]["schemas"].take();
+    let mut used = Map::new();
+    collect(&document["paths"], &schemas, &mut used);
+    if let Value::Object(mut schemas) = schemas {
+        schemas.retain(|name, _| used.contains_key(name));
+        document["components"]["schemas"] = Value::Object(schemas);
+    }
     document
 }
 

@@ -12,9 +12,39 @@ use crate::store::StoreError;
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
+    kind: Option<Kind>,
     detail: String,
     errors: Vec<ErrorDetail>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Kinds of problems that programs may want to tell apart although they share a status; shown as the
+/// problem's `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 503: no executor of the application is connected.
+    NoExecutor,
+    /// 503: executors are connected, but none of the version needed.
+    NoExecutorOfVersion,
+    /// 503: the server's own database is away.
+    StoreUnavailable,
+    /// 503: the issuer of users' tokens cannot be asked for its keys.
+    IssuerUnavailable,
+    /// 503: this instance of the server is leaving.
+    ShuttingDown,
+}
+
+impl Kind {
+    /// The URI. It is a name, there is nothing to be found at it.
+    pub fn uri(self) -> &'static str {
+        match self {
+            Self::NoExecutor => "urn:segno:problem:no-executor",
+            Self::NoExecutorOfVersion => "urn:segno:problem:no-executor-of-version",
+            Self::StoreUnavailable => "urn:segno:problem:store-unavailable",
+            Self::IssuerUnavailable => "urn:segno:problem:issuer-unavailable",
+            Self::ShuttingDown => "urn:segno:problem:shutting-down",
+        }
+    }
 }
 
 /// One fault of a request.
@@ -49,7 +79,9 @@ pub struct ErrorModel {
     /// The text of the HTTP status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// A URI of the kind of problem.
+    /// A URI of the kind of problem, where the status alone does not tell: for a 503
+    /// urn:segno:problem:no-executor, no-executor-of-version, store-unavailable,
+    /// issuer-unavailable or shutting-down.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
 }
@@ -59,6 +91,7 @@ impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
+            kind: None,
             detail: detail.into(),
             errors: Vec::new(),
             headers: Vec::new(),
@@ -109,9 +142,13 @@ impl Problem {
     }
 
     /// 503, to be tried again in `seconds`.
-    pub fn unavailable(detail: impl Into<String>, seconds: u32) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    pub fn unavailable(kind: Kind, detail: impl Into<String>, seconds: u32) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds));
+        Self {
+            kind: Some(kind),
+            ..problem
+        }
     }
 
     /// Adds a header to the answer.
@@ -139,7 +176,7 @@ impl IntoResponse for Problem {
             instance: None,
             status: Some(i64::from(self.status.as_u16())),
             title: self.status.canonical_reason().map(str::to_owned),
-            kind: None,
+            kind: self.kind.map(|kind| kind.uri().to_owned()),
         };
         let body = serde_json::to_vec(&model).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
@@ -160,7 +197,11 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(cause) => {
                 tracing::warn!(%cause, "the store is unavailable");
-                Self::unavailable("the server's database is unavailable; try again", 2)
+                Self::unavailable(
+                    Kind::StoreUnavailable,
+                    "the server's database is unavailable; try again",
+                    2,
+                )
             }
             StoreError::NotFound => Self::not_found("it does not exist, or no longer"),
             StoreError::Taken => Self::conflict("the name is taken"),

@@ -23,6 +23,7 @@ use super::time::Timestamp;
 use super::workflows::location;
 use crate::auth::Caller;
 use crate::hub::{Class, Target};
+use crate::policies::firings;
 use crate::state::AppState;
 
 /// Executors insert one by one what a backfill enqueues.
@@ -230,7 +231,39 @@ async fn trigger_schedule(
     })
 }
 
+/// Refuses a window with more firings than an executor can be asked to make up for.
+fn bounded(schedule: ScheduleRecord, body: &BackfillInputBody) -> Result<(), Problem> {
+    let window = (body.start_time.ms(), body.end_time.ms());
+    let expression = schedule.schedule.unwrap_or_default();
+    let zone = schedule.cron_timezone.as_deref();
+    let found = match firings::count(&expression, zone, window, firings::MOST) {
+        Ok(found) => found,
+        // No schedule fires more often than every second.
+        Err(reason) => {
+            let seconds = usize::try_from((window.1 - window.0) / 1000).unwrap_or(usize::MAX);
+            if seconds > firings::MOST {
+                return Err(Problem::bad_request(format!(
+                    "the firings of `{}` cannot be counted, for {reason}; backfill at most {} seconds at a time",
+                    schedule.schedule_name,
+                    firings::MOST
+                )));
+            }
+            seconds
+        }
+    };
+    if found > firings::MOST {
+        return Err(Problem::bad_request(format!(
+            "`{}` fires more than {} times between startTime and endTime; backfill a shorter window at a time",
+            schedule.schedule_name,
+            firings::MOST
+        )));
+    }
+    Ok(())
+}
+
 /// Start a run for every firing in a window
+///
+/// At most 10,000 firings at a time, counted from the schedule's cron expression and time zone.
 #[utoipa::path(post, path = "/v2/orgs/{orgName}/apps/{appName}/schedules/{scheduleName}/backfill", operation_id = "backfillSchedule",
     tag = "Schedules", params(AppPath, SchedulePath), request_body = BackfillInputBody,
     responses((status = 200, description = "OK", body = BackfillOutputBody)),
@@ -250,6 +283,13 @@ async fn backfill_schedule(
         start: body.start_time.lower_bound(),
         end: body.end_time.upper_bound(),
     };
+    let asked = GetSchedule {
+        schedule_name: message.schedule_name.clone(),
+        load_context: false,
+    };
+    let schedule = forward::read(&state.hub, &app, &asked).await?.output;
+    let schedule = schedule.ok_or_else(|| no_schedule(&message.schedule_name))?;
+    bounded(schedule, &body)?;
     audit.detail("start_time", message.start.to_string());
     audit.detail("end_time", message.end.to_string());
     let class = Class::Background(BACKFILL);

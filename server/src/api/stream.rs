@@ -2,13 +2,14 @@
 //!
 //! Nothing is replayed. Whoever connects, or missed something, reads the lists anew and then follows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -46,7 +47,7 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// `unresponsive`, `at`), `recovery` (`recoveryId`, `executorId`, `appVersion`, `status`, `reason`,
 /// `pendingWorkflows`, `recoveredBy`, `at`), `operation` (`operationId`, `kind`, `status`: its state,
 /// `dryRun`, `counts`, `message`) and `missed` (`count`): the reader was too slow, and reads
-/// everything anew.
+/// everything anew. A caller follows at most 32 streams at a time.
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps/{appName}/stream", operation_id = "streamChanges",
     tag = "Applications", params(AppPath),
     responses((status = 200, description = "Events, until either side closes", body = String, content_type = "text/event-stream")),
@@ -57,6 +58,16 @@ async fn stream_changes(
     App(app): App,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let place = state.streams.enter(&identity).ok_or_else(|| {
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "this caller follows {} streams already; close one, or share it",
+                state.streams.most
+            ),
+        )
+        .with_header(header::RETRY_AFTER, HeaderValue::from(10))
+    })?;
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     recheck.reset();
@@ -73,6 +84,7 @@ async fn stream_changes(
         app,
         headers,
         recheck,
+        _place: place,
     };
     let events = stream::unfold(feed, Feed::next);
     let sse = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
@@ -82,6 +94,60 @@ async fn stream_changes(
         HeaderValue::from_static("no"),
     )];
     Ok((unbuffered, sse).into_response())
+}
+
+/// How many streams each caller follows on this instance. Cheap to clone.
+#[derive(Clone)]
+pub struct Streams {
+    most: usize,
+    open: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// One stream among those of its caller, until dropped.
+struct Place {
+    streams: Streams,
+    caller: String,
+}
+
+impl Streams {
+    /// So many for each caller, at most.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            open: Arc::default(),
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without authentication everybody is one subject: the address tells them apart.
+    fn enter(&self, caller: &Identity) -> Option<Place> {
+        let caller = format!("{} {}", caller.subject.id, caller.source_ip);
+        let mut open = self.open();
+        let count = open.entry(caller.clone()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            streams: self.clone(),
+            caller,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        if let Some(count) = open.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.caller);
+            }
+        }
+    }
 }
 
 /// One reader.
@@ -94,6 +160,7 @@ struct Feed {
     operations: broadcast::Receiver<OperationRow>,
     waiting: VecDeque<Event>,
     recheck: Interval,
+    _place: Place,
 }
 
 impl Feed {

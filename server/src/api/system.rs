@@ -8,7 +8,7 @@ use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::state::AppState;
 
 /// The server's own metrics, in the Prometheus text format
@@ -16,6 +16,13 @@ use crate::state::AppState;
     responses((status = 200, description = "OK", body = String, content_type = "text/plain")),
     extensions(("x-segno-permission" = json!("metric.read")), ("x-segno-extension" = json!(true))))]
 async fn metrics(State(state): State<AppState>) -> Response {
+    let (mut outstanding, mut unresponsive) = (0, 0);
+    for session in state.hub.connected() {
+        let (waiting, silent) = session.depth();
+        outstanding += waiting;
+        unresponsive += usize::from(silent);
+    }
+    state.metrics.executors_now(outstanding, unresponsive);
     match state.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::internal(&error).into_response(),
@@ -35,7 +42,11 @@ async fn healthz() -> Response {
 /// Ready: the store answers and nobody asked the server to stop.
 async fn readyz(State(state): State<AppState>) -> Result<Response, Problem> {
     if state.shutdown.is_cancelled() {
-        return Err(Problem::unavailable("the server is shutting down", 5));
+        return Err(Problem::unavailable(
+            Kind::ShuttingDown,
+            "the server is shutting down",
+            5,
+        ));
     }
     state.store.ping().await?;
     Ok((

@@ -100,6 +100,11 @@ impl Session {
         self.link.close(End::Ours(reason));
     }
 
+    /// Requests not answered yet, and whether it has let any time out.
+    pub(crate) fn depth(&self) -> (usize, bool) {
+        (self.link.outstanding(), self.unresponsive_since().is_some())
+    }
+
     pub(super) fn info(&self) -> SessionInfo {
         SessionInfo {
             app_id: self.admitted.app_id.clone(),

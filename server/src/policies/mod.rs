@@ -2,7 +2,7 @@
 //! is done in rounds: of all instances, the one that takes a round's lease does it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -22,8 +22,11 @@ mod alerts;
 pub mod autoscaling;
 pub mod channels;
 mod collection;
+pub mod firings;
 mod retention;
 pub mod rules;
+
+pub use retention::warnings as retention_warnings;
 
 /// Between two rounds of expiry.
 const EXPIRY: Duration = Duration::from_secs(3600);
@@ -60,6 +63,18 @@ impl Default for Options {
     }
 }
 
+/// What was logged, so that it is not logged again. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Said(Arc<Mutex<HashSet<String>>>);
+
+impl Said {
+    /// Whether this is said for the first time.
+    fn first(&self, text: String) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert(text)
+    }
+}
+
 /// What the jobs work with.
 #[derive(Clone)]
 pub struct Context {
@@ -77,6 +92,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// When this instance began to serve.
     pub started: Instant,
+    /// What was logged once and for all.
+    pub said: Said,
 }
 
 /// One kind of work on an application.

@@ -3,6 +3,7 @@
 //! One executor a round, and never two at once for an application. A round that got no answer may
 //! still be running there, so its lease is left to expire.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::Rng;
@@ -28,7 +29,13 @@ pub(super) async fn round(context: &Context, app: &AppRow) -> Result<(), StoreEr
     if !collects && app.global_timeout_ms.is_none() {
         return Ok(());
     }
-    let Some(executor) = choose(context.hub.sessions(&app.id)) else {
+    let sessions = context.hub.sessions(&app.id);
+    for warning in warnings(app, &sessions) {
+        if context.said.first(format!("{} {warning}", app.id)) {
+            tracing::warn!(app = app.name, "{warning}");
+        }
+    }
+    let Some(executor) = choose(sessions) else {
         return Ok(());
     };
     let (store, holder) = (&context.store, context.instance.id());
@@ -52,6 +59,32 @@ pub(super) async fn round(context: &Context, app: &AppRow) -> Result<(), StoreEr
         return Ok(());
     }
     store.end_round(&app.id, JOB, holder, None).await
+}
+
+/// What an operator must know of retention with the executors that are connected: some releases act on
+/// everything in the database, whoever owns it.
+pub fn warnings(app: &AppRow, sessions: &[SessionInfo]) -> Vec<String> {
+    let deletes = app.gc_time_threshold_ms.is_some() || app.gc_rows_threshold.is_some();
+    let cancels = app.global_timeout_ms.is_some();
+    let mut warnings = BTreeSet::new();
+    for session in sessions {
+        let language = session.language.as_deref().unwrap_or("unknown");
+        let release = session.sdk_version.as_deref().unwrap_or("unknown");
+        let deed = match features::application_scope(language, release) {
+            false if deletes && cancels => "deletes old workflows and cancels overdue ones",
+            false if deletes => "deletes old workflows",
+            false if cancels => "cancels overdue workflows",
+            true if deletes && features::background_retention(language, release) => {
+                "deletes old workflows"
+            }
+            _ => continue,
+        };
+        warnings.insert(format!(
+            "the {language} SDK {release} {deed} of every application in the database: if applications \
+             share it, give all of them the same limits, or each its own database"
+        ));
+    }
+    warnings.into_iter().collect()
 }
 
 /// The executor that suffers least: older SDKs of Python and Go do nothing else meanwhile.

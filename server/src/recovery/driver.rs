@@ -21,7 +21,7 @@ use super::{Shared, sweep};
 use crate::cluster::millis;
 use crate::hub::Session;
 use crate::store::StoreError;
-use crate::store::executors::{Connection, ExecutorRow};
+use crate::store::executors::{Connection, ExecutorRow, Rejoined};
 use crate::store::recoveries::RecoveryStatus;
 
 /// Between two looks when nothing nudges.
@@ -267,6 +267,10 @@ impl Driver {
     async fn declare_dead(&mut self, case: Case, row: &ExecutorRow) -> Result<(), StoreError> {
         let claimed = self.shared.claim(row).await?;
         if let Some(claim) = claimed {
+            if let Some(from) = row.grace_from {
+                let in_grace = self.shared.instance.now() - from;
+                self.shared.metrics.grace("dead", in_grace);
+            }
             self.start(case, claim);
         }
         Ok(())
@@ -377,7 +381,14 @@ async fn write_connection(
     }
     let now = shared.instance.now();
     shared.tell(News::of(key, now, NewsKind::Connected));
-    if let Some(recovery_id) = rejoined {
+    if let Some(Rejoined {
+        recovery_id,
+        in_grace,
+    }) = rejoined
+    {
+        if let Some(in_grace) = in_grace {
+            shared.metrics.grace("rejoined", in_grace);
+        }
         shared.tell(News::of(key, now, NewsKind::Rejoined { recovery_id }));
     }
     shared.arrived(key);

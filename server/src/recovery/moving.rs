@@ -34,16 +34,18 @@ pub(super) fn pending_of(executor: &ExecutorKey) -> WorkflowFilter {
     }
 }
 
-/// Moves everything that is pending under `dead` to `version`; returns how many. Stops when the claim
-/// is lost. What failed stays pending and is told in one line.
+/// Moves everything that is pending under `dead` to `version`; returns who took it, if one executor of
+/// that version took all. Stops when the claim is lost. What failed stays pending and is told in one
+/// line.
 pub(super) async fn move_pending(
     shared: &Arc<Shared>,
     app: &AppRow,
     dead: &ExecutorKey,
     generation: i64,
     version: &str,
-) -> Result<usize, String> {
+) -> Result<Option<String>, String> {
     let mut moved = 0;
+    let mut taker = taker(shared, app, version);
     let mut failed: Vec<String> = Vec::new();
     let mut first_error = None;
     loop {
@@ -73,7 +75,7 @@ pub(super) async fn move_pending(
             if !persist(|| shared.store.is_claimed(dead, generation)).await {
                 return Err("the claim was lost".to_owned());
             }
-            match move_one(shared, app, &record.workflow_uuid, version).await {
+            match move_one(shared, app, &record.workflow_uuid, version, &mut taker).await {
                 Ok(()) => moved += 1,
                 Err(error) => {
                     first_error.get_or_insert(error);
@@ -83,7 +85,7 @@ pub(super) async fn move_pending(
         }
     }
     match first_error {
-        None => Ok(moved),
+        None => Ok(taker.filter(|_| moved > 0)),
         Some(error) => Err(format!(
             "{} of {} workflows could not be moved: {error}",
             failed.len(),
@@ -92,11 +94,22 @@ pub(super) async fn move_pending(
     }
 }
 
+/// The executor that is told to fork: of the version that takes over, the least busy. Without one
+/// anybody forks, and the forks wait for one.
+fn taker(shared: &Shared, app: &AppRow, version: &str) -> Option<String> {
+    let sessions = shared.hub.sessions(&app.id).into_iter();
+    let taker = sessions
+        .filter(|session| session.version == version)
+        .min_by_key(|session| (session.unresponsive_for.is_some(), session.outstanding));
+    taker.map(|session| session.executor_id)
+}
+
 async fn move_one(
     shared: &Shared,
     app: &AppRow,
     workflow_id: &str,
     version: &str,
+    taker: &mut Option<String>,
 ) -> Result<(), String> {
     let class = Class::Background(DEADLINE);
     let text = |error: HubError| one_line(&error.to_string());
@@ -129,11 +142,17 @@ async fn move_one(
             ..Fork::default()
         },
     };
-    if let Err(error) = shared
-        .hub
-        .request(app, Target::AnyHealthy, &fork, class)
-        .await
-    {
+    let target = match taker.clone() {
+        Some(id) if shared.hub.is_connected(&app.id, &id, version) => Target::Executor {
+            id,
+            version: version.to_owned(),
+        },
+        _ => {
+            *taker = None;
+            Target::AnyHealthy
+        }
+    };
+    if let Err(error) = shared.hub.request(app, target, &fork, class).await {
         // It may be a repeat: then the fork is there, and only the cancellation is missing.
         if !exists(shared, app, &fork_id).await {
             return Err(text(error));

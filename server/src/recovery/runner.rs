@@ -365,14 +365,19 @@ impl Runner<'_> {
             Err(_) => "FAILED",
         };
         let error = moved.as_ref().err().map(String::as_str);
+        let by = moved.as_ref().ok().cloned().flatten();
         let id = &self.claim.recovery_id;
-        // Nobody in particular takes a fork: every executor of the version may.
+        // Nobody, where forks wait for an executor of the version.
+        let named = by.as_deref().unwrap_or_default();
         persist(|| {
             self.shared
                 .store
-                .recovery_attempt(id, "", at, outcome, error)
+                .recovery_attempt(id, named, at, outcome, error)
         })
         .await;
+        if by.is_some() {
+            self.recovered_by = by;
+        }
         Event::Moved(moved.is_ok())
     }
 
@@ -421,6 +426,8 @@ impl Runner<'_> {
         .await;
         if forgotten {
             self.shared.metrics.recovery(status);
+            let took = self.shared.instance.now() - self.dead_at;
+            self.shared.metrics.recovery_took(status, took);
             self.tell(
                 case,
                 match outcome {
@@ -428,7 +435,7 @@ impl Runner<'_> {
                         recovery_id: id,
                         recovered_by: by,
                         pending: self.pending,
-                        took_ms: self.shared.instance.now() - self.dead_at,
+                        took_ms: took,
                     },
                     _ => NewsKind::NothingPending { recovery_id: id },
                 },

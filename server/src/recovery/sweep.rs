@@ -49,9 +49,12 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 }
 
 async fn sweep_app(shared: &Shared, app: &AppRow) -> Result<usize, StoreError> {
-    let Some(owners) = owners(shared, app).await else {
+    let Some((owners, all)) = owners(shared, app).await else {
         return Ok(0);
     };
+    if all {
+        shared.store.forget_abandoned(&app.id, &owners).await?;
+    }
     // Applications may share a database; the executors of another one are not unknown.
     let known: HashSet<(String, String)> =
         shared.store.known_executors().await?.into_iter().collect();
@@ -81,8 +84,9 @@ async fn sweep_app(shared: &Shared, app: &AppRow) -> Result<usize, StoreError> {
     Ok(found)
 }
 
-/// Executors, with their versions, that pending workflows stand under; `None` if nobody could say.
-async fn owners(shared: &Shared, app: &AppRow) -> Option<HashSet<(String, String)>> {
+/// Executors, with their versions, that pending workflows stand under, and whether these are all;
+/// `None` if nobody could say.
+async fn owners(shared: &Shared, app: &AppRow) -> Option<(HashSet<(String, String)>, bool)> {
     let pending = vec!["PENDING".to_owned()];
     let message = GetWorkflowAggregates {
         body: WorkflowAggregates {
@@ -107,13 +111,8 @@ async fn owners(shared: &Shared, app: &AppRow) -> Option<HashSet<(String, String
             let value = |name: &str| group.get(name).cloned().flatten();
             Some((value("executor_id")?, value("application_version")?))
         };
-        return Some(
-            answer
-                .output
-                .iter()
-                .filter_map(|row| owner(&row.group))
-                .collect(),
-        );
+        let rows = answer.output.iter();
+        return Some((rows.filter_map(|row| owner(&row.group)).collect(), true));
     }
     let message = ListWorkflows {
         body: WorkflowFilter {
@@ -133,5 +132,6 @@ async fn owners(shared: &Shared, app: &AppRow) -> Option<HashSet<(String, String
     let owner = |record: segno_protocol::WorkflowRecord| {
         Some((record.executor_id?, record.application_version?))
     };
-    Some(answer.output.into_iter().filter_map(owner).collect())
+    let all = u64::try_from(answer.output.len()).is_ok_and(|found| found < PAGE);
+    Some((answer.output.into_iter().filter_map(owner).collect(), all))
 }

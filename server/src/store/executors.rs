@@ -132,6 +132,15 @@ fn read(row: &AnyRow) -> Result<ExecutorRow, StoreError> {
     })
 }
 
+/// A lost executor that came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejoined {
+    /// The recovery that ends with it.
+    pub recovery_id: String,
+    /// How long it was away, milliseconds; none if it had been declared dead.
+    pub in_grace: Option<Millis>,
+}
+
 impl Store {
     /// The executors of an application, the longest known first.
     pub async fn executors(&self, app_id: &str) -> Result<Vec<ExecutorRow>, StoreError> {
@@ -147,26 +156,26 @@ impl Store {
     }
 
     /// Writes a connection down: the executor is healthy, and a recovery of it that was under way
-    /// ends as rejoined. Returns that recovery's id. [`StoreError::NotFound`] if the application is
+    /// ends as rejoined. Returns that recovery. [`StoreError::NotFound`] if the application is
     /// gone.
     pub async fn executor_connected(
         &self,
         connection: &Connection<'_>,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<Rejoined>, StoreError> {
         let _timer = self.timer("executor_connected");
         let key = connection.key;
         let mut tx = self.begin().await?;
         // The lock keeps a claim from opening a record between the look and the change.
-        let recovery_id: Option<Option<String>> = sqlx::query_scalar(match self.dialect() {
+        let before: Option<(Option<String>, Option<i64>)> = sqlx::query_as(self.sql(match self.dialect() {
             Dialect::Postgres => {
-                "SELECT recovery_id FROM executors \
+                "SELECT recovery_id, CASE WHEN state = 'DISCONNECTED' THEN {now} - grace_from END FROM executors \
                  WHERE app_id = $1 AND executor_id = $2 AND app_version = $3 FOR UPDATE"
             }
             Dialect::Sqlite => {
-                "SELECT recovery_id FROM executors \
+                "SELECT recovery_id, CASE WHEN state = 'DISCONNECTED' THEN {now} - grace_from END FROM executors \
                  WHERE app_id = $1 AND executor_id = $2 AND app_version = $3"
             }
-        })
+        }))
         .bind(&key.app_id)
         .bind(&key.executor_id)
         .bind(&key.version)
@@ -196,12 +205,23 @@ impl Store {
             .bind(connection.session_id)
             .execute(&mut *tx)
             .await?;
-        let recovery_id = recovery_id.flatten();
+        let back = "DELETE FROM abandoned_executors \
+             WHERE app_id = $1 AND executor_id = $2 AND app_version = $3";
+        sqlx::query(back)
+            .bind(&key.app_id)
+            .bind(&key.executor_id)
+            .bind(&key.version)
+            .execute(&mut *tx)
+            .await?;
+        let (recovery_id, in_grace) = before.map_or((None, None), |row| (row.0, row.1));
         if let Some(recovery_id) = &recovery_id {
             self.recovery_rejoined(&mut tx, recovery_id).await?;
         }
         tx.commit().await?;
-        Ok(recovery_id)
+        Ok(recovery_id.map(|recovery_id| Rejoined {
+            recovery_id,
+            in_grace,
+        }))
     }
 
     /// Writes down that a session is gone, and opens the record of the loss. `false` if the session
@@ -443,7 +463,7 @@ impl Store {
     pub async fn known_executors(&self) -> Result<Vec<(String, String)>, StoreError> {
         let _timer = self.timer("known_executors");
         let query = "SELECT executor_id, app_version FROM executors \
-             UNION SELECT executor_id, app_version FROM recoveries WHERE status = 'ABANDONED'";
+             UNION SELECT executor_id, app_version FROM abandoned_executors";
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
         rows.iter()
             .map(|row| Ok((row.try_get("executor_id")?, row.try_get("app_version")?)))

@@ -1,6 +1,6 @@
 //! The record of every loss of an executor. It outlives the executor's row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -452,6 +452,17 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        // Beyond the life of the record: the work may be there for good.
+        let remember = self.sql(
+            "INSERT INTO abandoned_executors (app_id, executor_id, app_version, abandoned_at) \
+             SELECT app_id, executor_id, app_version, {now} FROM recoveries WHERE app_id = $1 AND id = $2 \
+             ON CONFLICT (app_id, executor_id, app_version) DO UPDATE SET abandoned_at = excluded.abandoned_at",
+        );
+        sqlx::query(remember)
+            .bind(app_id)
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query(
             "DELETE FROM executors WHERE app_id = $1 AND recovery_id = $2 AND state = 'DEAD'",
         )
@@ -461,6 +472,31 @@ impl Store {
         .await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Forgets that an application's work was given up where nothing of it is left: `pending` is all
+    /// who have any, ids with versions.
+    pub async fn forget_abandoned(
+        &self,
+        app_id: &str,
+        pending: &HashSet<(String, String)>,
+    ) -> Result<(), StoreError> {
+        let query = "SELECT executor_id, app_version FROM abandoned_executors WHERE app_id = $1";
+        let abandoned: Vec<(String, String)> = sqlx::query_as(query)
+            .bind(app_id)
+            .fetch_all(self.pool())
+            .await?;
+        for (executor_id, version) in abandoned.iter().filter(|owner| !pending.contains(*owner)) {
+            let delete = "DELETE FROM abandoned_executors \
+                 WHERE app_id = $1 AND executor_id = $2 AND app_version = $3";
+            sqlx::query(delete)
+                .bind(app_id)
+                .bind(executor_id)
+                .bind(version)
+                .execute(self.pool())
+                .await?;
+        }
+        Ok(())
     }
 
     /// How many recoveries are under way, by status.

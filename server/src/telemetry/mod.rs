@@ -25,6 +25,10 @@ pub struct Metrics {
     websocket_refused: IntCounterVec,
     recoveries: IntCounterVec,
     open_recoveries: IntGaugeVec,
+    recovery_seconds: HistogramVec,
+    grace: HistogramVec,
+    outstanding: IntGauge,
+    unresponsive: IntGauge,
     alerts: IntCounterVec,
     alert_deliveries: HistogramVec,
     alert_outbox: IntGauge,
@@ -50,6 +54,11 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            prometheus::Result::Ok(metric)
+        };
+        let plain = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
             registry.register(Box::new(metric.clone()))?;
             prometheus::Result::Ok(metric)
         };
@@ -79,6 +88,24 @@ impl Metrics {
                 "Recoveries under way or stranded, by status",
                 &["status"],
             )?,
+            recovery_seconds: histogram(
+                "segno_recovery_seconds",
+                "Time from an executor's death until its recovery ended, by outcome",
+                &["outcome"],
+            )?,
+            grace: histogram(
+                "segno_grace_seconds",
+                "Time that lost executors were waited for, by how that ended",
+                &["outcome"],
+            )?,
+            outstanding: plain(
+                "segno_executor_requests_outstanding",
+                "Requests to executors that are queued or not answered yet",
+            )?,
+            unresponsive: plain(
+                "segno_executors_unresponsive",
+                "Connected executors that let requests time out",
+            )?,
             alerts: counter(
                 "segno_alerts_total",
                 "Alerts for applications' handlers, by rule type and outcome",
@@ -89,12 +116,10 @@ impl Metrics {
                 "Time of a request to a channel of alerts, by kind and outcome",
                 &["kind", "outcome"],
             )?,
-            alert_outbox: {
-                let name = "segno_alert_outbox";
-                let metric = IntGauge::new(name, "Alerts that channels are still to be told of")?;
-                registry.register(Box::new(metric.clone()))?;
-                metric
-            },
+            alert_outbox: plain(
+                "segno_alert_outbox",
+                "Alerts that channels are still to be told of, by all instances",
+            )?,
             http: histogram(
                 "segno_http_request_seconds",
                 "Time to answer an HTTP request, by operation and status",
@@ -135,6 +160,27 @@ impl Metrics {
     /// A recovery reached `outcome`, one of the final statuses.
     pub fn recovery(&self, outcome: &'static str) {
         self.recoveries.with_label_values(&[outcome]).inc();
+    }
+
+    /// How long that took since the executor's death, milliseconds.
+    pub fn recovery_took(&self, outcome: &'static str, ms: i64) {
+        self.recovery_seconds
+            .with_label_values(&[outcome])
+            .observe(ms as f64 / 1000.0);
+    }
+
+    /// A lost executor was waited for so long, milliseconds; `outcome` is `rejoined` or `dead`.
+    pub fn grace(&self, outcome: &'static str, ms: i64) {
+        self.grace
+            .with_label_values(&[outcome])
+            .observe(ms as f64 / 1000.0);
+    }
+
+    /// What executors of this instance are asked and have not answered, and how many do not answer.
+    pub fn executors_now(&self, outstanding: usize, unresponsive: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.outstanding.set(number(outstanding));
+        self.unresponsive.set(number(unresponsive));
     }
 
     /// How many recoveries are in `status` now.

@@ -31,6 +31,7 @@ const OWN_MEMBERS: &[(&str, &str)] = &[
     ("AlertingRule", "channels"),
     ("CreateAlertInputBody", "channels"),
     ("Application", "recoveryPolicy"),
+    ("Application", "warnings"),
     ("PatchAppInputBody", "recoveryPolicy"),
     ("Executor", "unresponsiveSince"),
 ];

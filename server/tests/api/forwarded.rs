@@ -56,6 +56,16 @@ fn application(request: &Value) -> Value {
             json!({"output": [{"schedule_id": "1", "schedule_name": "nightly", "workflow_name": "w",
             "schedule": "0 0 * * *", "status": "ACTIVE", "last_fired_at": "2026-01-02 03:04:05"}]})
         }
+        "get_schedule" => {
+            let (every, zone) = match request["schedule_name"].as_str() {
+                Some("nightly") => ("0 0 * * *", json!("Europe/Berlin")),
+                Some("always") => ("* * * * * *", Value::Null),
+                Some("foreign") => ("when the moon is full", Value::Null),
+                _ => return json!({"output": null}),
+            };
+            json!({"output": {"schedule_id": "1", "schedule_name": request["schedule_name"], "workflow_name": "w",
+                "schedule": every, "status": "ACTIVE", "cron_timezone": zone}})
+        }
         "trigger_schedule" => json!({"workflow_id": "sched-1"}),
         "backfill_schedule" => json!({"workflow_ids": ["a", "b"]}),
         "fork_from_failure" => json!({"forked_workflow_ids": ["f1", "f2"]}),
@@ -65,6 +75,57 @@ fn application(request: &Value) -> Value {
         "exist_pending_workflows" => json!({"exist": false}),
         _ => json!({"success": true}),
     }
+}
+
+async fn backfills_are_bounded(server: &TestServer, executor: &FakeExecutor) {
+    let before = executor.of_type("backfill_schedule").len();
+    let fill = async |name: &str, from: &str, to: &str| {
+        let window = json!({"startTime": from, "endTime": to});
+        let path = format!("{APP}/schedules/{name}/backfill");
+        server.post(&path, window).await
+    };
+    let (start, soon, later) = (
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T02:30:00Z",
+        "2026-01-01T03:00:00Z",
+    );
+    fill("always", start, soon).await.expect(200);
+    let refused = fill("always", start, later).await.problem(400);
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("10000"), "{detail}");
+    fill("nightly", "2000-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
+        .await
+        .expect(200);
+    // What cannot be counted fires every second, for all we know.
+    fill("foreign", start, soon).await.expect(200);
+    let refused = fill("foreign", start, later).await.problem(400);
+    assert!(refused["detail"].as_str().unwrap().contains("moon"));
+    fill("nope", start, soon).await.problem(404);
+    assert_eq!(executor.of_type("backfill_schedule").len(), before + 3);
+}
+
+#[tokio::test]
+async fn old_clients_restart_a_workflow_as_a_fork() {
+    let server = server().await;
+    let executor = FakeExecutor::connect(&server, "shop", "any", "v1", application).await;
+    let restart = |id: &str| format!("{APP}/workflows/{id}/restart");
+    send(server.request(Method::POST, &restart("w1")))
+        .await
+        .expect(204);
+    let sent = &executor.of_type("fork_workflow")[0]["body"];
+    assert_eq!(
+        (
+            &sent["workflow_id"],
+            &sent["start_step"],
+            &sent["application_version"]
+        ),
+        (&json!("w1"), &json!(1), &json!("v1"))
+    );
+    send(server.request(Method::POST, &restart("nope")))
+        .await
+        .problem(404);
+    let document = server.get("/openapi.json").await.expect(200);
+    assert!(!document.text.contains("restartWorkflow"));
 }
 
 #[tokio::test]
@@ -85,6 +146,7 @@ async fn without_an_executor_everything_is_503_at_once() {
             problem["detail"].as_str().unwrap().contains("`shop`"),
             "{problem}"
         );
+        assert_eq!(problem["type"], "urn:segno:problem:no-executor");
     }
     server
         .post(&format!("{APP}/workflows/w1/cancel"), json!({}))
@@ -438,6 +500,8 @@ async fn queues_schedules_aggregates_and_bulk() {
         .post(&format!("{APP}/schedules/nightly/backfill"), backwards)
         .await
         .problem(400);
+
+    backfills_are_bounded(&server, &executor).await;
 
     let aggregates = format!("{APP}/workflows/aggregates");
     server.post(&aggregates, json!({})).await.problem(400);

@@ -82,7 +82,7 @@ pub(crate) struct Server {
     client: reqwest::Client,
     runtime: Option<Runtime>,
     shutdown: CancellationToken,
-    _database: Database,
+    database: Database,
 }
 
 impl Server {
@@ -109,7 +109,7 @@ impl Server {
                 .unwrap(),
             runtime: None,
             shutdown: CancellationToken::new(),
-            _database: database,
+            database,
         };
         server.run().await;
         server
@@ -150,6 +150,11 @@ impl Server {
             (answer.status() == 200).then_some(())
         })
         .await;
+    }
+
+    /// Does something to its store behind its back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        execute(&self.database.url, sql.to_owned()).await;
     }
 
     /// Ends it as kill -9 would: no goodbye to anybody, nothing written.

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::fake::{Fake, Workflows};
-use crate::server::{Database, Server};
+use crate::server::{Database, Server, until};
 
 /// The only survivors run another version; then one of the right version comes.
 async fn stranded_until_a_matching_executor_connects(database: Database) {
@@ -116,10 +116,11 @@ async fn an_operator_lets_another_version_take_over() {
     let (status, body) = server.post(&path, json!({"appVersion": "v2"})).await;
     assert_eq!(status, 202, "{body}");
     let record = server.until_recovery("shop", "victim", "RECOVERED").await;
-    assert_eq!(record["recoveredBy"], json!(null));
+    assert_eq!(record["recoveredBy"], "survivor");
+    let last = record["attempts"].as_array().unwrap().last().unwrap();
     assert_eq!(
-        record["attempts"].as_array().unwrap().last().unwrap()["outcome"],
-        "FORKED"
+        (&last["outcome"], &last["executorId"]),
+        (&json!("FORKED"), &json!("survivor"))
     );
     let rows = workflows.all();
     let forks: Vec<_> = rows
@@ -210,4 +211,13 @@ async fn abandoned_work_is_left_alone() {
         )
         .await;
     assert_eq!(status, 404);
+    // Neither does it when the record is too old to be kept.
+    server.execute("DELETE FROM recoveries").await;
+    let asked = other.received("get_workflow_aggregates").len();
+    until("four more sweeps", async || {
+        (other.received("get_workflow_aggregates").len() >= asked + 4).then_some(())
+    })
+    .await;
+    assert!(server.recoveries("shop").await.is_empty());
+    assert_eq!(server.status_of("shop", "victim", "v1").await, None);
 }

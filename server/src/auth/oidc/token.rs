@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::provider::Provider;
 use super::same_issuer;
-use crate::api::problem::Problem;
+use crate::api::problem::{Kind, Problem};
 use crate::auth::Person;
 use crate::config::{OidcConfig, Secret};
 
@@ -61,7 +61,9 @@ impl TokenError {
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unavailable => Self::unavailable(error.to_string(), 5),
+            TokenError::Unavailable => {
+                Self::unavailable(Kind::IssuerUnavailable, error.to_string(), 5)
+            }
             _ => Self::unauthorized(error.to_string()).with_header(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer error=\"invalid_token\""),

@@ -75,7 +75,7 @@ mod tests {
             (r#"{"text": {{ metadata.treshold }}}"#, "undefined"),
             (r#"{"text": "{{ message }}"}"#, "JSON"),
             ("{{", "syntax error"),
-            (r#"{% include "/etc/passwd" %}"#, "template not found"),
+            (r#"{% include "/etc/passwd" %}"#, "unknown statement"),
             (
                 r#"{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"#,
                 "fuel",
