@@ -107,11 +107,12 @@ pub(crate) fn summary(message: &str) -> &str {
             || line.starts_with("[parameters")
             || line.starts_with("(Background on this error")
     };
-    let line = message
-        .lines()
-        .map(str::trim_end)
-        .rev()
-        .find(|line| !noise(line));
+    // Java's driver quotes the statement with what was to be stored, and says why only after that.
+    let why = |line| str::split_once(line, " was aborted: ").map(|(_, why)| why);
+    let lines = || message.lines().map(str::trim_end).rev();
+    let line = lines()
+        .find_map(why)
+        .or_else(|| lines().find(|line| !noise(line)));
     line.unwrap_or("the executor answered with an error without text")
 }
 
@@ -128,6 +129,8 @@ fn status_of(line: &str) -> StatusCode {
                 "do not exist",
                 "not found",
                 "no step named",
+                // A fork of what is not there, by Go and Java.
+                "has no steps",
             ],
         ),
         (
@@ -186,6 +189,20 @@ mod tests {
         assert_eq!(
             problem.detail(),
             "DETAIL:  Key (workflow_uuid)=(w) already exists."
+        );
+    }
+
+    #[test]
+    fn what_a_batch_would_have_stored_is_not_shown() {
+        let jdbc = "java.sql.BatchUpdateException: Batch entry 0 INSERT INTO \"dbos\".workflow_status (\n  output\n) \
+                    VALUES (\n  ('secret')\n)\n was aborted: ERROR: duplicate key value violates unique constraint \
+                    \"workflow_status_pkey\"\n  Detail: Key (workflow_uuid)=(w) already exists.  Call \
+                    getNextException to see other errors in the batch.";
+        let problem = remote(jdbc);
+        assert_eq!(problem.status(), StatusCode::CONFLICT);
+        assert_eq!(
+            problem.detail(),
+            "ERROR: duplicate key value violates unique constraint \"workflow_status_pkey\""
         );
     }
 
