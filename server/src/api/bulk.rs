@@ -295,6 +295,14 @@ async fn export_workflow(
         std::slice::from_ref(&path.workflow_id),
     )
     .await?;
+    // Java exports what is not there, too: as something that it then fails to import.
+    let there = GetWorkflow {
+        workflow_id: path.workflow_id.clone(),
+        load_input: false,
+        load_output: false,
+    };
+    let found = forward::read(&state.hub, &app, &there).await?.output;
+    found.ok_or_else(|| no_workflow(&path.workflow_id))?;
     let message = ExportWorkflow {
         workflow_id: path.workflow_id,
         export_children: query.export_children.unwrap_or(false),
