@@ -29,6 +29,11 @@ class Traits:
             return f"[ {value!r} ]"
         return json.dumps(value if self.language == "go" else [value], separators=(",", ":"))
 
+    @property
+    def no_output(self) -> str | None:
+        """The output of what failed."""
+        return '""' if self.language == "go" else None
+
     def roles(self, roles: list[str]) -> str:
         """How roles are shown."""
         return str(roles) if self.language == "python" else json.dumps(roles, separators=(",", ":"))
