@@ -31,6 +31,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
 LANGUAGES = environments.manifests()
 WEB = ROOT / "web"
 CONSOLE_TESTS = ROOT / "tests" / "console"
+OIDC_TESTS = ROOT / "tests" / "oidc"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -132,6 +133,8 @@ def stages() -> list[Stage]:
             after=("build", CONSOLE_BUILD, "console modules"),
             folder=CONSOLE_TESTS,
         ),
+        Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
+        Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
     ]
 
 
