@@ -133,9 +133,10 @@ class Executor:
     def _listen(self) -> None:
         """Answers are kept; whatever else is on stdout belongs to the log."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(b"answer: "):
-                self._answers.append(json.loads(line.removeprefix(b"answer: ")))
-            else:
-                self._log.write(line)
-                self._log.flush()
+        with self._log:
+            for line in self._process.stdout:
+                if line.startswith(b"answer: "):
+                    self._answers.append(json.loads(line.removeprefix(b"answer: ")))
+                else:
+                    self._log.write(line)
+                    self._log.flush()

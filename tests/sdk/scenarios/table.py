@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+#: Rows are in the order of these modules, and in each in that of its tests.
+MODULES = ["test_lifecycle", "test_reading", "test_acting", "test_schedules", "test_policies"]
 ARTIFACT = Path(__file__).resolve().parents[1] / "artifacts" / "table.md"
 
 
@@ -14,6 +16,7 @@ class Table:
     def __init__(self, clients: list[str]) -> None:
         self._clients = clients
         self._cells: dict[str, dict[str, tuple[str, str]]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties: dict[str, Any] = dict(report.user_properties)
@@ -31,6 +34,8 @@ class Table:
         else:
             cell = ("pass", "")
         self._cells.setdefault(check, {})[client] = cell
+        file, line, _ = report.location
+        self._places[check] = (MODULES.index(Path(file).stem), line or 0)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -55,7 +60,8 @@ class Table:
             return f"{word} ({notes.index(why) + 1})"
 
         rows = [["check", *self._clients]]
-        rows += [[check, *(shown(check, each) for each in self._clients)] for check in self._cells]
+        checks = sorted(self._cells, key=self._places.__getitem__)
+        rows += [[check, *(shown(check, each) for each in self._clients)] for check in checks]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         rows.insert(1, ["-" * width for width in widths])
         lines = [

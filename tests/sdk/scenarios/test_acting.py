@@ -120,6 +120,33 @@ def test_bulk(fleet: Fleet) -> None:
     assert [journal.status(each) for each in both] == [None] * 2
 
 
+@pytest.mark.check("operation on what a filter finds")
+def test_operation(fleet: Fleet) -> None:
+    app, journal = fleet.app, fleet.journal
+    found = ["wf-many-1", "wf-many-2", "wf-many-3"]
+    for workflow_id in found:
+        fleet.held(fleet.main, workflow_id, 1, 2)
+    asked = {"kind": "cancel", "filter": {"workflowIdPrefix": ["wf-many-"], "status": ["PENDING"]}}
+
+    def done(**options: Any) -> dict[str, Any]:
+        begun = app.call("POST", "/operations", 201, json=asked | options)
+        return eventually(
+            lambda: app.call("GET", f"/operations/{begun['id']}"),
+            lambda operation: operation["state"] == "DONE",
+            what="the operation to end",
+        )
+
+    preview = done(dryRun=True)
+    assert (preview["counts"]["total"], sorted(ids(preview["sample"]))) == (3, found)
+    assert [journal.status(each) for each in found] == ["PENDING"] * 3
+    counts = done()["counts"]
+    assert counts == {"total": 3, "succeeded": 3, "failed": 0, "remaining": 0}
+    assert [journal.status(each) for each in found] == ["CANCELLED"] * 3
+    for workflow_id in found:
+        journal.let_pass(workflow_id)
+    assert done(dryRun=True)["counts"]["total"] == 0
+
+
 # ---- fork and rewind ----------------------------------------------------------------------------
 
 

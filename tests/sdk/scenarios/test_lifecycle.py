@@ -79,6 +79,8 @@ def test_stranded_by_its_version(fleet: Fleet) -> None:
     [held] = [each for each in app.call("GET", "/deployments") if each["appVersion"] == "v0"]
     assert (held["stranded"], held["drained"], held["executors"]["healthy"]) == (1, False, 0)
     assert journal.status("wf-old") == "PENDING"
+    explanation = app.call("GET", "/workflows/wf-old/explain")
+    assert explanation["code"] == "NO_EXECUTOR_OF_VERSION", explanation
 
     fleet.heir = fleet.launch("heir-v0", "v0")
 

@@ -40,7 +40,8 @@ def talked(fleet: Fleet) -> Fleet:
     """With a workflow that said and heard all that it will."""
     fleet.main.start("wf-talk", "eve", workflow="talk")
     # A message needs its receiver's row, which is there once an event is.
-    eventually(lambda: fleet.app.call("GET", "/workflows/wf-talk/events"))
+    eventually(lambda: len(fleet.app.call("GET", "/workflows/wf-talk/events")) == 2)
+    fleet.listening = explained(fleet, "wf-talk", {"WAITING_FOR_MESSAGE", "WAITING_UNTIL"})
     fleet.main.send("wf-talk", "other", "nobody asked")
     fleet.main.send("wf-talk", "mailbox", "good news")
     fleet.app.await_workflow("wf-talk")
@@ -51,6 +52,15 @@ def stored(fleet: Fleet, condition: str, *values: Any) -> list[str]:
     """Ids of the workflows of which the condition holds, oldest first."""
     found = "SELECT workflow_uuid FROM dbos.workflow_status WHERE {} ORDER BY created_at"
     return fleet.column(found.format(condition), *values)
+
+
+def explained(fleet: Fleet, workflow_id: str, codes: set[str]) -> dict[str, Any]:
+    """Why it does not move, once that is one of these reasons."""
+    return eventually(
+        lambda: fleet.app.call("GET", f"/workflows/{workflow_id}/explain"),
+        lambda explanation: explanation["code"] in codes,
+        what=f"{workflow_id} to be explained by one of {codes}",
+    )
 
 
 def since_epoch(text: str | None) -> int | None:
@@ -184,6 +194,22 @@ def test_steps(fleet: Fleet) -> None:
         assert [tuple(step[key] for key in keys) for step in app.steps(workflow_id)] == rows
     assert fleet.child in {step["childWorkflowId"] for step in app.steps("wf-parent")}
     assert app.steps("wf-unknown") == []
+
+
+@pytest.mark.check("explain")
+def test_explain(talked: Fleet) -> None:
+    """What the SDKs' messages cannot tell is left out, so a wait has the reason that its record gives."""
+    for workflow_id, codes in {
+        "wf-a": {"ENDED"},
+        "wf-failed": {"ENDED"},
+        "wf-held": {"RUNNING"},
+        "wf-q1": {"RUNNING"},
+        "wf-q2": {"QUEUE_FULL"},
+    }.items():
+        explanation = explained(talked, workflow_id, codes)
+        assert explanation["text"], explanation
+    assert talked.listening["text"]
+    refused(404, talked.app.call, "GET", "/workflows/wf-unknown/explain")
 
 
 @pytest.mark.check("aggregates of workflows")
