@@ -19,7 +19,7 @@ function precompress(): Plugin {
     apply: 'build',
     // What is on disk: other plugins still change the bundle after every earlier hook.
     async writeBundle({ dir }, bundle) {
-      for (const name of Object.keys(bundle).filter((each) => /\.(js|css|svg|html)$/.test(each))) {
+      for (const name of Object.keys(bundle).filter((each) => /\.(js|css|svg)$/.test(each))) {
         const path = join(dir ?? 'dist', name);
         const source = await readFile(path);
         const params = {
@@ -39,6 +39,8 @@ export default defineConfig({
     react(),
     precompress(),
   ],
+  // The server says in each page where its files are, so that any prefix of a proxy will do.
+  base: './',
   resolve: { alias: { '~': new URL('./src', import.meta.url).pathname } },
   build: {
     // Sizes are of interest compressed, and those files are there to be looked at.

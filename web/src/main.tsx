@@ -7,6 +7,7 @@ import { QueryClientProvider } from '@tanstack/react-query';
 import { createRouter, RouterProvider } from '@tanstack/react-router';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
+import { BASE } from './api/base';
 import { queryClient, whenUnauthorized } from './api/client';
 import { setSessionKey } from './api/session';
 import { parseSearch, stringifySearch } from './app/search';
@@ -18,6 +19,7 @@ applyTheme();
 
 const router = createRouter({
   routeTree,
+  basepath: BASE,
   parseSearch,
   stringifySearch,
   defaultPreload: 'intent',

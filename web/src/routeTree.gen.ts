@@ -15,11 +15,15 @@ import { Route as ConsoleIndexRouteImport } from './routes/_console.index'
 import { Route as ConsoleAuditRouteImport } from './routes/_console.audit'
 import { Route as ConsoleKeysRouteImport } from './routes/_console.keys'
 import { Route as ConsoleNewRouteImport } from './routes/_console.new'
+import { Route as ConsoleSystemRouteImport } from './routes/_console.system'
 import { Route as ConsoleAppsAppRouteImport } from './routes/_console.apps.$app'
 import { Route as ConsoleAppsAppIndexRouteImport } from './routes/_console.apps.$app.index'
+import { Route as ConsoleAppsAppAlertsRouteImport } from './routes/_console.apps.$app.alerts'
 import { Route as ConsoleAppsAppCompareRouteImport } from './routes/_console.apps.$app.compare'
 import { Route as ConsoleAppsAppConnectRouteImport } from './routes/_console.apps.$app.connect'
 import { Route as ConsoleAppsAppExecutorsRouteImport } from './routes/_console.apps.$app.executors'
+import { Route as ConsoleAppsAppMetricsRouteImport } from './routes/_console.apps.$app.metrics'
+import { Route as ConsoleAppsAppOperationsRouteImport } from './routes/_console.apps.$app.operations'
 import { Route as ConsoleAppsAppQueuesRouteImport } from './routes/_console.apps.$app.queues'
 import { Route as ConsoleAppsAppRecoveryRouteImport } from './routes/_console.apps.$app.recovery'
 import { Route as ConsoleAppsAppSchedulesRouteImport } from './routes/_console.apps.$app.schedules'
@@ -57,6 +61,11 @@ const ConsoleNewRoute = ConsoleNewRouteImport.update({
   path: '/new',
   getParentRoute: () => ConsoleRoute,
 } as any)
+const ConsoleSystemRoute = ConsoleSystemRouteImport.update({
+  id: '/system',
+  path: '/system',
+  getParentRoute: () => ConsoleRoute,
+} as any)
 const ConsoleAppsAppRoute = ConsoleAppsAppRouteImport.update({
   id: '/apps/$app',
   path: '/apps/$app',
@@ -65,6 +74,11 @@ const ConsoleAppsAppRoute = ConsoleAppsAppRouteImport.update({
 const ConsoleAppsAppIndexRoute = ConsoleAppsAppIndexRouteImport.update({
   id: '/',
   path: '/',
+  getParentRoute: () => ConsoleAppsAppRoute,
+} as any)
+const ConsoleAppsAppAlertsRoute = ConsoleAppsAppAlertsRouteImport.update({
+  id: '/alerts',
+  path: '/alerts',
   getParentRoute: () => ConsoleAppsAppRoute,
 } as any)
 const ConsoleAppsAppCompareRoute = ConsoleAppsAppCompareRouteImport.update({
@@ -82,6 +96,17 @@ const ConsoleAppsAppExecutorsRoute = ConsoleAppsAppExecutorsRouteImport.update({
   path: '/executors',
   getParentRoute: () => ConsoleAppsAppRoute,
 } as any)
+const ConsoleAppsAppMetricsRoute = ConsoleAppsAppMetricsRouteImport.update({
+  id: '/metrics',
+  path: '/metrics',
+  getParentRoute: () => ConsoleAppsAppRoute,
+} as any)
+const ConsoleAppsAppOperationsRoute =
+  ConsoleAppsAppOperationsRouteImport.update({
+    id: '/operations',
+    path: '/operations',
+    getParentRoute: () => ConsoleAppsAppRoute,
+  } as any)
 const ConsoleAppsAppQueuesRoute = ConsoleAppsAppQueuesRouteImport.update({
   id: '/queues',
   path: '/queues',
@@ -126,10 +151,14 @@ export interface FileRoutesByFullPath {
   '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
+  '/system': typeof ConsoleSystemRoute
   '/apps/$app': typeof ConsoleAppsAppRouteWithChildren
+  '/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/apps/$app/metrics': typeof ConsoleAppsAppMetricsRoute
+  '/apps/$app/operations': typeof ConsoleAppsAppOperationsRoute
   '/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
   '/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
@@ -144,10 +173,14 @@ export interface FileRoutesByTo {
   '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
+  '/system': typeof ConsoleSystemRoute
   '/': typeof ConsoleIndexRoute
+  '/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/apps/$app/metrics': typeof ConsoleAppsAppMetricsRoute
+  '/apps/$app/operations': typeof ConsoleAppsAppOperationsRoute
   '/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
   '/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
@@ -164,11 +197,15 @@ export interface FileRoutesById {
   '/_console/audit': typeof ConsoleAuditRoute
   '/_console/keys': typeof ConsoleKeysRoute
   '/_console/new': typeof ConsoleNewRoute
+  '/_console/system': typeof ConsoleSystemRoute
   '/_console/': typeof ConsoleIndexRoute
   '/_console/apps/$app': typeof ConsoleAppsAppRouteWithChildren
+  '/_console/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/_console/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/_console/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
   '/_console/apps/$app/executors': typeof ConsoleAppsAppExecutorsRoute
+  '/_console/apps/$app/metrics': typeof ConsoleAppsAppMetricsRoute
+  '/_console/apps/$app/operations': typeof ConsoleAppsAppOperationsRoute
   '/_console/apps/$app/queues': typeof ConsoleAppsAppQueuesRoute
   '/_console/apps/$app/recovery': typeof ConsoleAppsAppRecoveryRoute
   '/_console/apps/$app/schedules': typeof ConsoleAppsAppSchedulesRoute
@@ -186,10 +223,14 @@ export interface FileRouteTypes {
     | '/audit'
     | '/keys'
     | '/new'
+    | '/system'
     | '/apps/$app'
+    | '/apps/$app/alerts'
     | '/apps/$app/compare'
     | '/apps/$app/connect'
     | '/apps/$app/executors'
+    | '/apps/$app/metrics'
+    | '/apps/$app/operations'
     | '/apps/$app/queues'
     | '/apps/$app/recovery'
     | '/apps/$app/schedules'
@@ -204,10 +245,14 @@ export interface FileRouteTypes {
     | '/audit'
     | '/keys'
     | '/new'
+    | '/system'
     | '/'
+    | '/apps/$app/alerts'
     | '/apps/$app/compare'
     | '/apps/$app/connect'
     | '/apps/$app/executors'
+    | '/apps/$app/metrics'
+    | '/apps/$app/operations'
     | '/apps/$app/queues'
     | '/apps/$app/recovery'
     | '/apps/$app/schedules'
@@ -223,11 +268,15 @@ export interface FileRouteTypes {
     | '/_console/audit'
     | '/_console/keys'
     | '/_console/new'
+    | '/_console/system'
     | '/_console/'
     | '/_console/apps/$app'
+    | '/_console/apps/$app/alerts'
     | '/_console/apps/$app/compare'
     | '/_console/apps/$app/connect'
     | '/_console/apps/$app/executors'
+    | '/_console/apps/$app/metrics'
+    | '/_console/apps/$app/operations'
     | '/_console/apps/$app/queues'
     | '/_console/apps/$app/recovery'
     | '/_console/apps/$app/schedules'
@@ -287,6 +336,13 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ConsoleNewRouteImport
       parentRoute: typeof ConsoleRoute
     }
+    '/_console/system': {
+      id: '/_console/system'
+      path: '/system'
+      fullPath: '/system'
+      preLoaderRoute: typeof ConsoleSystemRouteImport
+      parentRoute: typeof ConsoleRoute
+    }
     '/_console/apps/$app': {
       id: '/_console/apps/$app'
       path: '/apps/$app'
@@ -299,6 +355,13 @@ declare module '@tanstack/react-router' {
       path: '/'
       fullPath: '/apps/$app/'
       preLoaderRoute: typeof ConsoleAppsAppIndexRouteImport
+      parentRoute: typeof ConsoleAppsAppRoute
+    }
+    '/_console/apps/$app/alerts': {
+      id: '/_console/apps/$app/alerts'
+      path: '/alerts'
+      fullPath: '/apps/$app/alerts'
+      preLoaderRoute: typeof ConsoleAppsAppAlertsRouteImport
       parentRoute: typeof ConsoleAppsAppRoute
     }
     '/_console/apps/$app/compare': {
@@ -320,6 +383,20 @@ declare module '@tanstack/react-router' {
       path: '/executors'
       fullPath: '/apps/$app/executors'
       preLoaderRoute: typeof ConsoleAppsAppExecutorsRouteImport
+      parentRoute: typeof ConsoleAppsAppRoute
+    }
+    '/_console/apps/$app/metrics': {
+      id: '/_console/apps/$app/metrics'
+      path: '/metrics'
+      fullPath: '/apps/$app/metrics'
+      preLoaderRoute: typeof ConsoleAppsAppMetricsRouteImport
+      parentRoute: typeof ConsoleAppsAppRoute
+    }
+    '/_console/apps/$app/operations': {
+      id: '/_console/apps/$app/operations'
+      path: '/operations'
+      fullPath: '/apps/$app/operations'
+      preLoaderRoute: typeof ConsoleAppsAppOperationsRouteImport
       parentRoute: typeof ConsoleAppsAppRoute
     }
     '/_console/apps/$app/queues': {
@@ -375,9 +452,12 @@ declare module '@tanstack/react-router' {
 }
 
 interface ConsoleAppsAppRouteChildren {
+  ConsoleAppsAppAlertsRoute: typeof ConsoleAppsAppAlertsRoute
   ConsoleAppsAppCompareRoute: typeof ConsoleAppsAppCompareRoute
   ConsoleAppsAppConnectRoute: typeof ConsoleAppsAppConnectRoute
   ConsoleAppsAppExecutorsRoute: typeof ConsoleAppsAppExecutorsRoute
+  ConsoleAppsAppMetricsRoute: typeof ConsoleAppsAppMetricsRoute
+  ConsoleAppsAppOperationsRoute: typeof ConsoleAppsAppOperationsRoute
   ConsoleAppsAppQueuesRoute: typeof ConsoleAppsAppQueuesRoute
   ConsoleAppsAppRecoveryRoute: typeof ConsoleAppsAppRecoveryRoute
   ConsoleAppsAppSchedulesRoute: typeof ConsoleAppsAppSchedulesRoute
@@ -389,9 +469,12 @@ interface ConsoleAppsAppRouteChildren {
 }
 
 const ConsoleAppsAppRouteChildren: ConsoleAppsAppRouteChildren = {
+  ConsoleAppsAppAlertsRoute: ConsoleAppsAppAlertsRoute,
   ConsoleAppsAppCompareRoute: ConsoleAppsAppCompareRoute,
   ConsoleAppsAppConnectRoute: ConsoleAppsAppConnectRoute,
   ConsoleAppsAppExecutorsRoute: ConsoleAppsAppExecutorsRoute,
+  ConsoleAppsAppMetricsRoute: ConsoleAppsAppMetricsRoute,
+  ConsoleAppsAppOperationsRoute: ConsoleAppsAppOperationsRoute,
   ConsoleAppsAppQueuesRoute: ConsoleAppsAppQueuesRoute,
   ConsoleAppsAppRecoveryRoute: ConsoleAppsAppRecoveryRoute,
   ConsoleAppsAppSchedulesRoute: ConsoleAppsAppSchedulesRoute,
@@ -410,6 +493,7 @@ interface ConsoleRouteChildren {
   ConsoleAuditRoute: typeof ConsoleAuditRoute
   ConsoleKeysRoute: typeof ConsoleKeysRoute
   ConsoleNewRoute: typeof ConsoleNewRoute
+  ConsoleSystemRoute: typeof ConsoleSystemRoute
   ConsoleIndexRoute: typeof ConsoleIndexRoute
   ConsoleAppsAppRoute: typeof ConsoleAppsAppRouteWithChildren
 }
@@ -418,6 +502,7 @@ const ConsoleRouteChildren: ConsoleRouteChildren = {
   ConsoleAuditRoute: ConsoleAuditRoute,
   ConsoleKeysRoute: ConsoleKeysRoute,
   ConsoleNewRoute: ConsoleNewRoute,
+  ConsoleSystemRoute: ConsoleSystemRoute,
   ConsoleIndexRoute: ConsoleIndexRoute,
   ConsoleAppsAppRoute: ConsoleAppsAppRouteWithChildren,
 }

@@ -52,6 +52,7 @@ pub mod time;
 pub mod tokens;
 mod validate;
 pub mod versions;
+pub mod views;
 pub mod workflows;
 
 pub use audit::Audit;
@@ -68,6 +69,7 @@ fn operations() -> OpenApiRouter<AppState> {
         .merge(versions::router())
         .merge(deployments::router())
         .merge(workflows::router())
+        .merge(views::router())
         .merge(explain::router())
         .merge(bulk::router())
         .merge(operations::router())

@@ -22,6 +22,9 @@ const MISSING: &str = include_str!("missing.html");
 /// Files whose names hold a hash of their content never change.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
+/// No page of the console lies deeper; a longer address gets an answer no larger than for this one.
+const DEEPEST: usize = 32;
+
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
 #[allow_missing = true]
@@ -53,9 +56,30 @@ fn answer(request: &Request, file: impl Fn(&str) -> Option<EmbeddedFile>) -> Res
         };
     }
     // Every other address is a page, and the console itself knows which.
-    match compressed("index.html", request.headers(), &file) {
+    match file("index.html") {
         None => missing(path),
-        Some(found) => respond(request, "index.html", found, "no-cache"),
+        Some(page) => respond(request, "index.html", located(page, path), "no-cache"),
+    }
+}
+
+/// The page for an address: it refers to its files upwards from there, so that it finds them whatever
+/// prefix a proxy took off. The console tells the prefix from where its script came from.
+fn located(mut page: EmbeddedFile, path: &str) -> Found {
+    let depth = path.bytes().filter(|byte| *byte == b'/').count().max(1) - 1;
+    let above = if depth == 0 {
+        "./".to_owned()
+    } else {
+        "../".repeat(depth.min(DEEPEST))
+    };
+    let html = String::from_utf8_lossy(&page.data);
+    page.data = html
+        .replace("\"./assets/", &format!("\"{above}assets/"))
+        .into_bytes()
+        .into();
+    Found {
+        file: page,
+        encoding: None,
+        depth,
     }
 }
 
@@ -63,6 +87,8 @@ fn answer(request: &Request, file: impl Fn(&str) -> Option<EmbeddedFile>) -> Res
 struct Found {
     file: EmbeddedFile,
     encoding: Option<&'static str>,
+    /// How far below the console's root the address is that it answers.
+    depth: usize,
 }
 
 /// The smallest form of a file that the client takes. The build has made the compressed ones.
@@ -78,12 +104,14 @@ fn compressed(
             return Some(Found {
                 file: found,
                 encoding: Some(encoding),
+                depth: 0,
             });
         }
     }
     file(name).map(|file| Found {
         file,
         encoding: None,
+        depth: 0,
     })
 }
 
@@ -146,7 +174,7 @@ fn respond(request: &Request, name: &str, found: Found, cache: &'static str) -> 
     response
 }
 
-/// Names the bytes that are sent, so each encoding has its own.
+/// Names the bytes that are sent, so each encoding and each depth has its own.
 fn entity_tag(found: &Found) -> String {
     let hash = found.file.metadata.sha256_hash();
     let hex: String = hash
@@ -154,7 +182,7 @@ fn entity_tag(found: &Found) -> String {
         .take(12)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("\"{hex}\"")
+    format!("\"{hex}-{}\"", found.depth)
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -289,6 +317,26 @@ mod tests {
             get("/", &[(header::IF_NONE_MATCH, &tag)]).status(),
             StatusCode::NOT_MODIFIED
         );
+    }
+
+    #[tokio::test]
+    async fn a_page_refers_upwards_to_its_files() {
+        let page = |name: &str| {
+            build(name).map(|file| EmbeddedFile {
+                data: b"<script src=\"./assets/app-1a2b.js\">".as_slice().into(),
+                metadata: file.metadata,
+            })
+        };
+        for (path, src) in [
+            ("/", "./assets/app-1a2b.js"),
+            ("/keys", "./assets/app-1a2b.js"),
+            ("/apps/shop", "../assets/app-1a2b.js"),
+            ("/apps/shop/workflows/a%2Fb", "../../../assets/app-1a2b.js"),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let html = body(answer(&request, page)).await;
+            assert_eq!(html, format!("<script src=\"{src}\">"), "{path}");
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub mod recoveries;
 pub mod roles;
 pub mod rounds;
 pub mod users;
+pub mod system;
+pub mod views;
 
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");

@@ -2,6 +2,7 @@ import { QueryClient } from '@tanstack/react-query';
 import createClient, { type Middleware } from 'openapi-fetch';
 import createQueryApi from 'openapi-react-query';
 import { noteServerTime } from '~/ui/clock';
+import { serverUrl } from './base';
 import { Problem } from './problem';
 import type { components, paths } from './schema.gen';
 import { sessionKey } from './session';
@@ -35,7 +36,7 @@ const session: Middleware = {
 };
 
 /** The typed client of the HTTP API. Every failure is thrown as a {@link Problem}. */
-export const client = createClient<paths>({ baseUrl: window.location.origin });
+export const client = createClient<paths>({ baseUrl: serverUrl('').replace(/\/$/, '') });
 client.use(session);
 
 /** The same client as TanStack Query options. */

@@ -9,8 +9,15 @@ export type Recovery = Schemas['Recovery'];
 export type Token = Schemas['Token'];
 export type Queue = Schemas['Queue'];
 export type Schedule = Schemas['Schedule'];
+export type Deployment = Schemas['Deployment'];
+export type Explanation = Schemas['Explanation'];
+export type Operation = Schemas['Operation'];
+export type OperationBody = Schemas['CreateOperationInputBody'];
+export type SavedView = Schemas['View'];
+export type AlertingRule = Schemas['AlertingRule'];
 export type AuditEntry = Schemas['AuditLogEntry'];
 export type SearchBody = Schemas['WorkflowSearchBody'];
+export type StepAggregatesBody = Schemas['StepAggregatesBody'];
 export type AggregatesBody = Schemas['WorkflowAggregatesBody'];
 
 const BASE = '/v2/orgs/{orgName}/apps';
@@ -36,6 +43,26 @@ export const read = {
     api.queryOptions('post', `${APP}/workflows/search`, { params: { path: inApp(app) }, body }),
   aggregates: (app: string, body: AggregatesBody) =>
     api.queryOptions('post', `${APP}/workflows/aggregates`, { params: { path: inApp(app) }, body }),
+  stepAggregates: (app: string, body: StepAggregatesBody) =>
+    api.queryOptions('post', `${APP}/steps/aggregates`, { params: { path: inApp(app) }, body }),
+  explain: (app: string, workflowId: string) =>
+    api.queryOptions('get', `${APP}/workflows/{workflowId}/explain`, {
+      params: { path: { ...inApp(app), workflowId } },
+    }),
+  deployments: (app: string) =>
+    api.queryOptions('get', `${APP}/deployments`, { params: { path: inApp(app) } }),
+  operations: (app: string, query: { state?: Operation['state']; limit?: number; offset?: number } = {}) =>
+    api.queryOptions('get', `${APP}/operations`, { params: { path: inApp(app), query } }),
+  operation: (app: string, operationId: string) =>
+    api.queryOptions('get', `${APP}/operations/{operationId}`, {
+      params: { path: { ...inApp(app), operationId } },
+    }),
+  views: (app: string) => api.queryOptions('get', `${APP}/views`, { params: { path: inApp(app) } }),
+  metrics: (app: string, query: { startTime: string; endTime: string }) =>
+    api.queryOptions('get', `${APP}/metrics`, { params: { path: inApp(app), query } }),
+  alertingRules: (app: string) =>
+    api.queryOptions('get', `${APP}/alerting-rules`, { params: { path: inApp(app) } }),
+  system: () => api.queryOptions('get', '/v2/orgs/{orgName}/system', { params: { path: org } }),
   events: (app: string, workflowId: string) =>
     api.queryOptions('get', `${APP}/workflows/{workflowId}/events`, {
       params: { path: { ...inApp(app), workflowId } },
@@ -136,6 +163,25 @@ export const act = {
       params: { path: { ...inApp(app), recoveryId } },
       body: { reason },
     }),
+
+  startOperation: async (app: string, body: OperationBody) => {
+    const { data } = await client.POST(`${APP}/operations`, { params: { path: inApp(app) }, body });
+    return data as Operation;
+  },
+  abortOperation: (app: string, operationId: string) =>
+    client.POST(`${APP}/operations/{operationId}/abort`, {
+      params: { path: { ...inApp(app), operationId } },
+    }),
+
+  saveView: (app: string, viewName: string, query: string) =>
+    client.PUT(`${APP}/views/{viewName}`, { params: { path: { ...inApp(app), viewName } }, body: { query } }),
+  deleteView: (app: string, viewName: string) =>
+    client.DELETE(`${APP}/views/{viewName}`, { params: { path: { ...inApp(app), viewName } } }),
+
+  createAlertingRule: (app: string, body: Schemas['CreateAlertInputBody']) =>
+    client.POST(`${APP}/alerting-rules`, { params: { path: inApp(app) }, body }),
+  deleteAlertingRule: (app: string, ruleId: string) =>
+    client.DELETE(`${APP}/alerting-rules/{ruleId}`, { params: { path: { ...inApp(app), ruleId } } }),
 
   /** Takes a workflow back to a step, in place: later results are dropped and made anew. */
   rewind: (app: string, workflowId: string, startStep: number) =>

@@ -21,6 +21,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What the organization's applications did in the last full minute, for Prometheus and its kin
+         * @description OpenMetrics if `Accept` names it, else Prometheus text 0.0.4. An application that cannot be asked
+         *     contributes its `executor_count` only.
+         */
+        get: operations["scrapeMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps": {
         parameters: {
             query?: never;
@@ -58,6 +79,120 @@ export interface paths {
         patch: operations["updateApp"];
         trace?: never;
     };
+    "/v2/orgs/{orgName}/apps/{appName}/alerting-rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List an application's alerting rules */
+        get: operations["listAlertingRules"];
+        put?: never;
+        /** Create an alerting rule */
+        post: operations["createAlertingRule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/alerting-rules/{ruleId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete an alerting rule */
+        delete: operations["deleteAlertingRule"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/autoscale": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How many executors the application's versions need, the latest first */
+        get: operations["getAutoscale"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/autoscale/versions/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many executors one version needs
+         * @description For autoscalers that read one number, such as KEDA's `metrics-api` trigger with
+         *     `valueLocation: desiredExecutors`. Without a connected executor it fails: no number is better
+         *     than a wrong one.
+         */
+        get: operations["getAutoscaleVersion"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/autoscaling-policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get the autoscaling policy */
+        get: operations["getAutoscalingPolicy"];
+        /** Set the autoscaling policy */
+        put: operations["setAutoscalingPolicy"];
+        post?: never;
+        /** Remove the autoscaling policy */
+        delete: operations["deleteAutoscalingPolicy"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/deployments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what each application version still holds, the latest first
+         * @description A version is safe to scale down when it is `drained`. Listed are versions with executors or active
+         *     workflows, and the latest.
+         */
+        get: operations["listDeployments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps/{appName}/executors": {
         parameters: {
             query?: never;
@@ -93,6 +228,85 @@ export interface paths {
          *     once. If the process still lives, it may do a step a second time.
          */
         post: operations["evictExecutor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List an application's stored metrics, oldest first */
+        get: operations["listMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/operations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List operations, newest first
+         * @description Errors are shown of single operations only.
+         */
+        get: operations["listOperations"];
+        put?: never;
+        /**
+         * Cancel, resume, delete or fork many workflows
+         * @description It is done in its own time, and waits while no executor is connected. The answer to a dry run waits
+         *     for the count and the sample, unless that takes long.
+         */
+        post: operations["createOperation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/operations/{operationId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get an operation */
+        get: operations["getOperation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/operations/{operationId}/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop an operation
+         * @description What was done stays done; requests under way end, and nothing more is begun.
+         */
+        post: operations["abortOperation"];
         delete?: never;
         options?: never;
         head?: never;
@@ -327,6 +541,31 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}/apps/{appName}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow what changes, as server-sent events
+         * @description `ready` comes first: from then on nothing is left out, and what was read before may be old. Then
+         *     `executor` (`executorId`, `appVersion`, `status`: an executor's, or `GONE` when it is forgotten,
+         *     `unresponsive`, `at`), `recovery` (`recoveryId`, `executorId`, `appVersion`, `status`, `reason`,
+         *     `pendingWorkflows`, `recoveredBy`, `at`), `operation` (`operationId`, `kind`, `status`: its state,
+         *     `dryRun`, `counts`, `message`) and `missed` (`count`): the reader was too slow, and reads
+         *     everything anew.
+         */
+        get: operations["streamChanges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps/{appName}/versions": {
         parameters: {
             query?: never;
@@ -359,6 +598,41 @@ export interface paths {
         head?: never;
         /** Make a version the latest */
         patch: operations["setLatestAppVersion"];
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the saved views of an application's workflows, by name */
+        get: operations["listViews"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/views/{viewName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Save a view, in the place of one of the same name */
+        put: operations["saveView"];
+        post?: never;
+        /** Delete a saved view */
+        delete: operations["deleteView"];
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/v2/orgs/{orgName}/apps/{appName}/workflows": {
@@ -549,6 +823,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}/apps/{appName}/workflows/{workflowId}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Explain why a workflow is not moving
+         * @description What happens between two checkpoints is known of Rust applications only.
+         */
+        get: operations["explainWorkflow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps/{appName}/workflows/{workflowId}/export": {
         parameters: {
             query?: never;
@@ -702,6 +996,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}/system": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe the installation
+         * @description Leases and SDKs are those of the applications that the caller may read.
+         */
+        get: operations["getSystem"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/tokens": {
         parameters: {
             query?: never;
@@ -751,6 +1065,34 @@ export interface components {
             readonly $schema?: string;
             /** @description For the record */
             reason: string;
+        };
+        /** @description A rule: when the receiving application's alert handler is called. */
+        AlertingRule: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Id of the application it watches */
+            appId: string;
+            /** @description Its id */
+            id: string;
+            /** Format: date-time */
+            lastFiredAt: string | null;
+            /**
+             * Format: int32
+             * @description Seconds between two alerts, at least
+             */
+            minIntervalSecs: number | null;
+            /** @description Id of the application that is told */
+            receivingAppId: string;
+            /** @description Its condition */
+            ruleMetadata: unknown;
+            /**
+             * @description What a rule watches.
+             * @enum {string}
+             */
+            ruleType: "WorkflowFailure" | "SlowQueue" | "UnresponsiveApplication" | "StrandedRecovery";
         };
         /** @description An application. */
         Application: {
@@ -860,6 +1202,18 @@ export interface components {
             /** @enum {string} */
             type: "application" | "token" | "role" | "user" | "organization" | "workflow" | "schedule" | "alerting_rule" | "domain_claim";
         };
+        /** @description By which queue an application is scaled. */
+        AutoscalePolicy: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Its name; it needs a worker concurrency */
+            queue: string;
+            /** @description What old application versions may have */
+            rollout?: components["schemas"]["RolloutPolicy"];
+        };
         /** @description The window whose firings are to be made up for. */
         BackfillInputBody: {
             /**
@@ -965,6 +1319,59 @@ export interface components {
             /** @description Whether to cancel its descendants too */
             cancelChildren?: boolean;
         };
+        /** @description A new rule. */
+        CreateAlertInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /**
+             * Format: int32
+             * @description Seconds between two alerts, at least; absent: the rule's own period
+             */
+            minIntervalSecs?: number;
+            /** @description Application whose handler is called; absent: the one that is watched */
+            receivingAppName?: string;
+            /**
+             * @description The condition. WorkflowFailure: workflow_name, threshold, period_secs. SlowQueue: queue_name,
+             *     threshold_secs. StrandedRecovery: min_workflows. UnresponsiveApplication: nothing.
+             */
+            ruleMetadata: unknown;
+            /**
+             * @description What a rule watches.
+             * @enum {string}
+             */
+            ruleType: "WorkflowFailure" | "SlowQueue" | "UnresponsiveApplication" | "StrandedRecovery";
+        };
+        /** @description What to do to which workflows. */
+        CreateOperationInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Whether to select only, and show the count and a sample */
+            dryRun?: boolean;
+            /** @description Those that match; not empty, and not together with workflowIds */
+            filter?: components["schemas"]["WorkflowSearchBody"];
+            /**
+             * @description What is done to each workflow.
+             * @enum {string}
+             */
+            kind: "cancel" | "resume" | "delete" | "fork";
+            /**
+             * Format: int64
+             * @description At most so many workflows [default: 10000]
+             */
+            limit?: number;
+            /** @description How to do it */
+            options?: components["schemas"]["OperationOptions"];
+            /** @description For the record */
+            reason?: string;
+            /** @description Their ids */
+            workflowIds?: string[] | null;
+        };
         /** @description What the new key may do. */
         CreateTokenInputBody: {
             /**
@@ -976,6 +1383,62 @@ export interface components {
             appNames?: string[] | null;
             /** @description Absent or empty: websocket.connect */
             permissions?: string[] | null;
+        };
+        /** @description What one application version still holds. */
+        Deployment: {
+            /** @description The version */
+            appVersion: string;
+            /** @description Whether none of its workflows is active: its executors can go */
+            drained: boolean;
+            /** @description Its executors */
+            executors: components["schemas"]["DeploymentExecutors"];
+            /** @description Whether it is the latest, which also takes workflows that are bound to none */
+            isLatest: boolean;
+            /** Format: date-time */
+            oldestActiveAt: string | null;
+            /**
+             * Format: int64
+             * @description Active workflows that no executor of this version is left to take
+             */
+            stranded: number;
+            /** @description Its active workflows */
+            workflows: components["schemas"]["DeploymentWorkflows"];
+        };
+        /** @description How many executors there are of a version. */
+        DeploymentExecutors: {
+            /**
+             * Format: int64
+             * @description Dead, and not yet recovered
+             */
+            dead: number;
+            /**
+             * Format: int64
+             * @description Lost, and waited for
+             */
+            disconnected: number;
+            /**
+             * Format: int64
+             * @description Connected
+             */
+            healthy: number;
+        };
+        /** @description How many workflows of a version are active. */
+        DeploymentWorkflows: {
+            /**
+             * Format: int64
+             * @description Put off until a time
+             */
+            delayed: number;
+            /**
+             * Format: int64
+             * @description Waiting on a queue
+             */
+            enqueued: number;
+            /**
+             * Format: int64
+             * @description Running, or left by an executor that died
+             */
+            pending: number;
         };
         /** @description One fault of a request. */
         ErrorDetail: {
@@ -1064,6 +1527,29 @@ export interface components {
             /** Format: date-time */
             updatedAt: string;
         };
+        /** @description Why a workflow is not moving. */
+        Explanation: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /**
+             * @description Why a workflow stands where it stands.
+             * @enum {string}
+             */
+            code: "ENDED" | "RECOVERY_LIMIT" | "DELAYED" | "QUEUED" | "QUEUE_FULL" | "QUEUE_RATE_LIMITED" | "NO_EXECUTOR_OF_VERSION" | "EXECUTOR_DISCONNECTED" | "RECOVERING" | "RECOVERY_STRANDED" | "ABANDONED" | "EXECUTOR_UNKNOWN" | "EXECUTOR_UNRESPONSIVE" | "RUNNING_STEP" | "RETRYING_STEP" | "SLEEPING" | "WAITING_FOR_MESSAGE" | "WAITING_FOR_EVENT" | "WAITING_FOR_WORKFLOW" | "WAITING_UNTIL" | "WAITING_FOR_DATABASE" | "RUNNING";
+            /** @description What else is known; its members depend on the code */
+            details: {
+                [key: string]: unknown;
+            };
+            /** Format: date-time */
+            since: string | null;
+            /** @description The reason, for people */
+            text: string;
+            /** Format: date-time */
+            until: string | null;
+        };
         /** @description An exported workflow. */
         ExportWorkflowOutputBody: {
             /**
@@ -1115,6 +1601,60 @@ export interface components {
             /** @description What an application of the same language exported */
             serializedWorkflow: string;
         };
+        /** @description An instance of the server. */
+        Instance: {
+            /** @description Where peers reach it */
+            address: string;
+            /** @description Whether it counts as alive */
+            alive: boolean;
+            /**
+             * Format: int64
+             * @description Executors connected to it, of all organizations
+             */
+            executors: number;
+            /** Format: date-time */
+            heartbeatAt: string;
+            /** @description Its id, new with every start */
+            id: string;
+            /** Format: date-time */
+            servingSince: string;
+            /** Format: date-time */
+            stoppedAt: string | null;
+        };
+        /** @description Work on an application that one instance holds. */
+        Lease: {
+            /** @description The application */
+            appName: string;
+            /** @description Id of the instance */
+            instanceId: string;
+            /** @description Which executor or operation it is about */
+            subject: string | null;
+            /** Format: date-time */
+            until: string;
+            /** @description What it is: a periodic job, `recovery` or `operation` */
+            work: string;
+        };
+        /** @description A count over an interval. */
+        Metric: {
+            /** @description Id of the application */
+            appId: string;
+            /**
+             * Format: int32
+             * @description Length of the interval, seconds
+             */
+            granularity: number;
+            /** @description Name of the workflow or step; for recoveries, the application version */
+            metricName: string;
+            /** @description What was counted: workflow_count, step_count, recovery_count */
+            metricType: string;
+            /** Format: date-time */
+            timeBucket: string;
+            /**
+             * Format: int64
+             * @description How many
+             */
+            value: number;
+        };
         /** @description A message to a workflow. */
         Notification: {
             /** @description Whether the workflow has received it */
@@ -1125,6 +1665,122 @@ export interface components {
             message: string;
             /** @description Its topic */
             topic: string | null;
+        };
+        /** @description An operation on many workflows. */
+        Operation: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** Format: date-time */
+            completedAt: string | null;
+            /** @description How far it is */
+            counts: components["schemas"]["OperationCounts"];
+            /** Format: date-time */
+            createdAt: string;
+            /** @description Whether it only selects */
+            dryRun: boolean;
+            /** @description Some of the workflows with which it did not work */
+            errors: components["schemas"]["OperationError"][];
+            /** @description The filter, if there is one */
+            filter: {
+                [key: string]: unknown;
+            } | null;
+            /** @description Its id */
+            id: string;
+            /**
+             * @description What is done to each workflow.
+             * @enum {string}
+             */
+            kind: "cancel" | "resume" | "delete" | "fork";
+            /**
+             * Format: int64
+             * @description At most so many workflows
+             */
+            limit: number;
+            /** @description Why it waits, or failed */
+            message: string | null;
+            /** @description Why it was asked for */
+            reason: string | null;
+            /** @description Who asked for it */
+            requestedBy: string;
+            /** @description Some of the workflows that were selected, as they were then */
+            sample: components["schemas"]["OperationSample"][];
+            /** Format: date-time */
+            startedAt: string | null;
+            /**
+             * @description Where an operation stands.
+             * @enum {string}
+             */
+            state: "WAITING_FOR_EXECUTOR" | "RUNNING" | "DONE" | "ABORTED" | "FAILED";
+            /** @description Whether more workflows match than the limit allows */
+            truncated: boolean;
+        };
+        /** @description How far an operation is. */
+        OperationCounts: {
+            /**
+             * Format: int64
+             * @description It did not work with so many
+             */
+            failed: number;
+            /**
+             * Format: int64
+             * @description So many are left; null until they are selected, or in a dry run
+             */
+            remaining: number | null;
+            /**
+             * Format: int64
+             * @description It worked with so many
+             */
+            succeeded: number;
+            /**
+             * Format: int64
+             * @description So many are meant; null until they are selected
+             */
+            total: number | null;
+        };
+        /** @description A workflow with which it did not work. */
+        OperationError: {
+            /** @description What happened */
+            message: string;
+            /** @description Its id */
+            workflowId: string;
+        };
+        /** @description How to do it; each concerns some kinds only, and is refused with others. */
+        OperationOptions: {
+            /** @description fork: version of the forks. Absent: the latest for Python, the originals' for other SDKs */
+            appVersion?: string;
+            /** @description cancel: whether to cancel descendants too */
+            cancelChildren?: boolean;
+            /** @description delete: whether to delete descendants too */
+            deleteChildren?: boolean;
+            /** @description fork: from the last step with an error */
+            fromLastFailure?: boolean;
+            /** @description fork: from the last step */
+            fromLastStep?: boolean;
+            /**
+             * Format: int32
+             * @description fork: from this step; absent, like the other three: from the beginning
+             */
+            fromStep?: number;
+            /** @description fork: from the last step of this name */
+            fromStepName?: string;
+            /** @description resume, fork: the queue to put them on; absent: the internal one */
+            queueName?: string;
+            /** @description fork: partition of that queue */
+            queuePartitionKey?: string;
+        };
+        /** @description A workflow that was selected. */
+        OperationSample: {
+            /** @description The version it is bound to */
+            appVersion: string | null;
+            /** @description Its status then */
+            status: string | null;
+            /** @description Its id */
+            workflowId: string;
+            /** @description Its registered name */
+            workflowName: string | null;
         };
         /** @description What to change; absent members stay, negative retention values clear. */
         PatchAppInputBody: {
@@ -1170,6 +1826,16 @@ export interface components {
             readonly $schema?: string;
             /** @description Its name */
             versionName: string;
+        };
+        /** @description A stored policy. */
+        PolicyOutputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description As it was set */
+            policy: components["schemas"]["AutoscalePolicy"];
         };
         /** @description What registering may set. */
         PutAppInputBody: {
@@ -1241,6 +1907,35 @@ export interface components {
              * @description How many may run at once in one process
              */
             workerConcurrency: number | null;
+        };
+        /** @description What one application version needs. */
+        QueueAutoscale: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The version */
+            applicationVersion: string;
+            /**
+             * Format: int64
+             * @description So many executors
+             */
+            desiredExecutors: number;
+            /** @description Whether it is the latest */
+            isLatest: boolean;
+            /**
+             * Format: int64
+             * @description When this was so, epoch milliseconds
+             */
+            observedAt: number;
+            /**
+             * Format: int64
+             * @description Workflows waiting on the queue or running from it
+             */
+            queueDepth: number;
+            /** @description The queue */
+            queueName: string;
         };
         /** @description What became of a lost executor's workflows. */
         Recovery: {
@@ -1325,6 +2020,29 @@ export interface components {
              */
             startStep?: number;
         };
+        /** @description What old application versions may have. */
+        RolloutPolicy: {
+            /**
+             * Format: int64
+             * @description So many executors each; absent: as many as their work needs
+             */
+            maxExecutorsForOldApplicationVersions?: number;
+            /**
+             * Format: int64
+             * @description So many of them are listed; absent: none
+             */
+            maxOldApplicationVersions?: number;
+        };
+        /** @description What a view shows. */
+        SaveViewInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The query string of the console's workflow list, without the question mark */
+            query: string;
+        };
         /** @description A schedule. */
         Schedule: {
             /**
@@ -1354,6 +2072,20 @@ export interface components {
             workflowClass: string | null;
             /** @description What it starts */
             workflowName: string;
+        };
+        /** @description A release of an SDK. */
+        Sdk: {
+            /** @description The applications that use it */
+            appNames: string[];
+            /**
+             * Format: int64
+             * @description How many executors of it are connected
+             */
+            connected: number;
+            /** @description Its language */
+            language: string | null;
+            /** @description Its version */
+            version: string | null;
         };
         /** @description A recorded step. */
         Step: {
@@ -1403,46 +2135,24 @@ export interface components {
             completedAfter?: string;
             /** Format: date-time */
             completedBefore?: string;
-            /**
-             * @description By step name
-             * @default null
-             */
+            /** @description By step name */
             groupByFunctionName?: boolean;
-            /**
-             * @description By outcome
-             * @default null
-             */
+            /** @description By outcome */
             groupByStatus?: boolean;
-            /**
-             * @description How many; also if nothing is selected
-             * @default null
-             */
+            /** @description How many; also if nothing is selected */
             selectCount?: boolean;
-            /**
-             * @description The longest duration
-             * @default null
-             */
+            /** @description The longest duration */
             selectMaxDurationMs?: boolean;
-            /**
-             * @description Outcomes: SUCCESS, ERROR
-             * @default null
-             */
+            /** @description Outcomes: SUCCESS, ERROR */
             status?: string[];
-            /**
-             * @description Step names
-             * @default null
-             */
+            /** @description Step names */
             stepName?: string[];
             /**
              * Format: int64
              * @description By time of completion, in buckets of this size
-             * @default null
              */
             timeBucketSizeMs?: number;
-            /**
-             * @description Beginnings of workflow ids
-             * @default null
-             */
+            /** @description Beginnings of workflow ids */
             workflowIdPrefix?: string[];
         };
         /** @description A stream that a workflow writes. */
@@ -1451,6 +2161,36 @@ export interface components {
             key: string;
             /** @description Its values, oldest first */
             values: string[];
+        };
+        /** @description The installation: which instances serve, who does what, and which SDKs were seen. */
+        System: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Its own database: Postgres or SQLite */
+            database: string;
+            /** @description Id of the instance that answered */
+            instanceId: string;
+            /** @description Every instance heard of in the last day */
+            instances: components["schemas"]["Instance"][];
+            /**
+             * Format: int64
+             * @description The newest schema version that the server knows
+             */
+            knownSchemaVersion: number;
+            /** @description Work that one instance holds now */
+            leases: components["schemas"]["Lease"][];
+            /**
+             * Format: int64
+             * @description The schema's version in that database
+             */
+            schemaVersion: number;
+            /** @description SDK releases of the executors that are known, by language and version */
+            sdks: components["schemas"]["Sdk"][];
+            /** @description Version of the server that answered */
+            version: string;
         };
         /** @description An API key, without its secret. */
         Token: {
@@ -1494,6 +2234,22 @@ export interface components {
             readonly $schema?: string;
             /** @description The new name */
             newName: string;
+        };
+        /** @description A saved view. */
+        View: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Its name */
+            name: string;
+            /** @description The query string of the console's workflow list, without the question mark */
+            query: string;
+            /** @description Who saved it last */
+            savedBy: string;
+            /** Format: date-time */
+            updatedAt: string;
         };
         /** @description A workflow. Values are shown as its SDK renders them. */
         Workflow: {
@@ -1603,15 +2359,9 @@ export interface components {
              * @description Where this object's JSON Schema is
              */
             readonly $schema?: string;
-            /**
-             * @description Application versions
-             * @default null
-             */
+            /** @description Application versions */
             appVersion?: string[] | null;
-            /**
-             * @description JSON that the workflow's attributes contain
-             * @default null
-             */
+            /** @description JSON that the workflow's attributes contain */
             attributes?: {
                 [key: string]: unknown;
             };
@@ -1625,123 +2375,56 @@ export interface components {
             dequeuedBefore?: string;
             /** Format: date-time */
             endTime?: string;
-            /**
-             * @description Executors
-             * @default null
-             */
+            /** @description Executors */
             executorId?: string[] | null;
-            /**
-             * @description Originals of forks
-             * @default null
-             */
+            /** @description Originals of forks */
             forkedFrom?: string[] | null;
-            /**
-             * @description By version
-             * @default null
-             */
+            /** @description By version */
             groupByAppVersion?: boolean;
-            /**
-             * @description By owner
-             * @default null
-             */
+            /** @description By owner */
             groupByApplicationName?: boolean;
-            /**
-             * @description By executor
-             * @default null
-             */
+            /** @description By executor */
             groupByExecutorId?: boolean;
-            /**
-             * @description By queue
-             * @default null
-             */
+            /** @description By queue */
             groupByQueueName?: boolean;
-            /**
-             * @description By status
-             * @default null
-             */
+            /** @description By status */
             groupByStatus?: boolean;
-            /**
-             * @description By name
-             * @default null
-             */
+            /** @description By name */
             groupByWorkflowName?: boolean;
-            /**
-             * @description Whether it is a child of another
-             * @default null
-             */
+            /** @description Whether it is a child of another */
             hasParent?: boolean;
-            /**
-             * @description Parents
-             * @default null
-             */
+            /** @description Parents */
             parentWorkflowId?: string[] | null;
-            /**
-             * @description Queues
-             * @default null
-             */
+            /** @description Queues */
             queueName?: string[] | null;
-            /**
-             * @description Schedules that started them
-             * @default null
-             */
+            /** @description Schedules that started them */
             scheduleName?: string[] | null;
-            /**
-             * @description How many; also if nothing is selected
-             * @default null
-             */
+            /** @description How many; also if nothing is selected */
             selectCount?: boolean;
-            /**
-             * @description The longest time on a queue
-             * @default null
-             */
+            /** @description The longest time on a queue */
             selectMaxQueueWaitMs?: boolean;
-            /**
-             * @description The longest time from creation to end
-             * @default null
-             */
+            /** @description The longest time from creation to end */
             selectMaxTotalLatencyMs?: boolean;
-            /**
-             * @description The oldest creation
-             * @default null
-             */
+            /** @description The oldest creation */
             selectMinCreatedAt?: boolean;
             /** Format: date-time */
             startTime?: string;
-            /**
-             * @description Statuses
-             * @default null
-             */
+            /** @description Statuses */
             status?: string[] | null;
             /**
              * Format: int64
              * @description By time of creation, in buckets of this size
-             * @default null
              */
             timeBucketSizeMs?: number;
-            /**
-             * @description Users they ran for
-             * @default null
-             */
+            /** @description Users they ran for */
             user?: string[] | null;
-            /**
-             * @description Whether others were forked from it
-             * @default null
-             */
+            /** @description Whether others were forked from it */
             wasForkedFrom?: boolean;
-            /**
-             * @description Beginnings of ids
-             * @default null
-             */
+            /** @description Beginnings of ids */
             workflowIdPrefix?: string[] | null;
-            /**
-             * @description Ids
-             * @default null
-             */
+            /** @description Ids */
             workflowIds?: string[] | null;
-            /**
-             * @description Names
-             * @default null
-             */
+            /** @description Names */
             workflowName?: string[] | null;
         };
         /** @description Which workflows to list and how much of each; all members must hold, a list means any of it. */
@@ -1751,15 +2434,9 @@ export interface components {
              * @description Where this object's JSON Schema is
              */
             readonly $schema?: string;
-            /**
-             * @description Application versions
-             * @default null
-             */
+            /** @description Application versions */
             appVersion?: string[] | null;
-            /**
-             * @description JSON that the workflow's attributes contain
-             * @default null
-             */
+            /** @description JSON that the workflow's attributes contain */
             attributes?: {
                 [key: string]: unknown;
             };
@@ -1773,99 +2450,49 @@ export interface components {
             dequeuedBefore?: string;
             /** Format: date-time */
             endTime?: string;
-            /**
-             * @description Executors
-             * @default null
-             */
+            /** @description Executors */
             executorId?: string[] | null;
-            /**
-             * @description Originals of forks
-             * @default null
-             */
+            /** @description Originals of forks */
             forkedFrom?: string[] | null;
-            /**
-             * @description Whether it is a child of another
-             * @default null
-             */
+            /** @description Whether it is a child of another */
             hasParent?: boolean;
             /**
              * Format: int64
              * @description At most so many; absent: all
-             * @default null
              */
             limit?: number;
-            /**
-             * @description Whether to load inputs
-             * @default null
-             */
+            /** @description Whether to load inputs */
             loadInput?: boolean;
-            /**
-             * @description Whether to load outputs and errors
-             * @default null
-             */
+            /** @description Whether to load outputs and errors */
             loadOutput?: boolean;
             /**
              * Format: int64
              * @description Leave out so many first
-             * @default null
              */
             offset?: number;
-            /**
-             * @description Parents
-             * @default null
-             */
+            /** @description Parents */
             parentWorkflowId?: string[] | null;
-            /**
-             * @description Queues
-             * @default null
-             */
+            /** @description Queues */
             queueName?: string[] | null;
-            /**
-             * @description Only those on a queue
-             * @default null
-             */
+            /** @description Only those on a queue */
             queuesOnly?: boolean;
-            /**
-             * @description Schedules that started them
-             * @default null
-             */
+            /** @description Schedules that started them */
             scheduleName?: string[] | null;
-            /**
-             * @description Newest first
-             * @default null
-             */
+            /** @description Newest first */
             sortDesc?: boolean;
             /** Format: date-time */
             startTime?: string;
-            /**
-             * @description Statuses
-             * @default null
-             */
+            /** @description Statuses */
             status?: string[] | null;
-            /**
-             * @description Users they ran for
-             * @default null
-             */
+            /** @description Users they ran for */
             user?: string[] | null;
-            /**
-             * @description Whether others were forked from it
-             * @default null
-             */
+            /** @description Whether others were forked from it */
             wasForkedFrom?: boolean;
-            /**
-             * @description Beginnings of ids
-             * @default null
-             */
+            /** @description Beginnings of ids */
             workflowIdPrefix?: string[] | null;
-            /**
-             * @description Ids
-             * @default null
-             */
+            /** @description Ids */
             workflowIds?: string[] | null;
-            /**
-             * @description Names
-             * @default null
-             */
+            /** @description Names */
             workflowName?: string[] | null;
         };
     };
@@ -1880,6 +2507,42 @@ export interface operations {
     getServerMetrics: {
         parameters: {
             query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    scrapeMetrics: {
+        parameters: {
+            query?: {
+                /** @description Only these applications */
+                applications?: string[];
+                /** @description Of the figures about workflows, only those of these names */
+                workflow_names?: string[];
+                /** @description Only these families, by their full names */
+                metrics?: string[];
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2076,6 +2739,320 @@ export interface operations {
             };
         };
     };
+    listAlertingRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertingRule"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    createAlertingRule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAlertInputBody"];
+            };
+        };
+        responses: {
+            /** @description It holds */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertingRule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteAlertingRule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Id of the rule */
+                ruleId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getAutoscale: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAutoscale"][] | null;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getAutoscaleVersion: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Application version, percent-encoded, or `latest` */
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueAutoscale"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getAutoscalingPolicy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolicyOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    setAutoscalingPolicy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AutoscalePolicy"];
+            };
+        };
+        responses: {
+            /** @description It holds */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolicyOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteAutoscalingPolicy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is none */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listDeployments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deployment"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     listExecutors: {
         parameters: {
             query?: never;
@@ -2136,6 +3113,198 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listMetrics: {
+        parameters: {
+            query: {
+                /** @description Begun then or later */
+                startTime: string;
+                /** @description Begun then or earlier */
+                endTime: string;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Metric"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listOperations: {
+        parameters: {
+            query?: {
+                /** @description Only in this state */
+                state?: "WAITING_FOR_EXECUTOR" | "RUNNING" | "DONE" | "ABORTED" | "FAILED";
+                /** @description At most so many [default: 100] */
+                limit?: number;
+                /** @description Leave out so many first */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    createOperation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateOperationInputBody"];
+            };
+        };
+        responses: {
+            /** @description It is written down */
+            201: {
+                headers: {
+                    /** @description Path of the operation */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getOperation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Operation id */
+                operationId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    abortOperation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Operation id */
+                operationId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is aborted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
+                };
             };
             /** @description Error */
             default: {
@@ -2644,6 +3813,40 @@ export interface operations {
             };
         };
     };
+    streamChanges: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Events, until either side closes */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     listAppVersions: {
         parameters: {
             query?: never;
@@ -2697,6 +3900,114 @@ export interface operations {
         };
         responses: {
             /** @description It is the latest */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listViews: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["View"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    saveView: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Name of the view, percent-encoded */
+                viewName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveViewInputBody"];
+            };
+        };
+        responses: {
+            /** @description Saved */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["View"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteView: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Name of the view, percent-encoded */
+                viewName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -3168,6 +4479,42 @@ export interface operations {
             };
         };
     };
+    explainWorkflow: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Workflow id, percent-encoded */
+                workflowId: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     exportWorkflow: {
         parameters: {
             query?: {
@@ -3504,6 +4851,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": string[];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getSystem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["System"];
                 };
             };
             /** @description Error */

@@ -93,6 +93,9 @@ const PAGES = [
   ['Versions', '/versions', 'g v'],
   ['Queues', '/queues', 'g q'],
   ['Schedules', '/schedules', 'g s'],
+  ['Operations', '/operations', 'g b'],
+  ['Metrics', '/metrics', 'g m'],
+  ['Alerts', '/alerts', 'g l'],
   ['Connect an executor', '/connect', ''],
   ['Settings', '/settings', ''],
 ] as const;
@@ -130,6 +133,7 @@ function useCommands(app: string | undefined, text: string, onSheet: () => void)
         { value: 'register', label: 'Register an application', run: () => void navigate({ to: '/new' }) },
         { value: 'keys', label: 'API keys', meta: 'g k', run: () => void navigate({ to: '/keys' }) },
         { value: 'audit', label: 'Audit log', meta: 'g a', run: () => void navigate({ to: '/audit' }) },
+        { value: 'the-system', label: 'System', meta: 'g y', run: () => void navigate({ to: '/system' }) },
         { value: 'pause', label: live ? 'Pause' : 'Go live', meta: 'p', run: toggle },
         { value: 'light', label: 'Light theme', run: () => setTheme('light') },
         { value: 'dark', label: 'Dark theme', run: () => setTheme('dark') },

@@ -3,14 +3,18 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
 import {
   Activity,
+  Bell,
   BookOpen,
   CalendarClock,
+  ChartColumn,
+  Cpu,
   Gauge,
   GitBranch,
   Keyboard,
   KeyRound,
   Layers,
   LayoutGrid,
+  ListChecks,
   LogOut,
   Menu as MenuIcon,
   Monitor,
@@ -25,6 +29,7 @@ import {
   Sun,
 } from 'lucide-react';
 import { lazy, type ReactNode, Suspense, useState } from 'react';
+import { serverUrl } from '~/api/base';
 import { queryClient } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { read } from '~/api/queries';
@@ -32,7 +37,7 @@ import { sessionKey, setSessionKey } from '~/api/session';
 import { Button, Kbd } from '~/ui/controls';
 import { Dot } from '~/ui/data';
 import { count } from '~/ui/format';
-import { useLive, useRenewal } from '~/ui/live';
+import { useLive, usePushed, useRenewal } from '~/ui/live';
 import { useHotkeys } from './hotkeys';
 import { Mark } from './Mark';
 import s from './Shell.module.css';
@@ -69,6 +74,10 @@ export function Shell() {
     'g v': inApp('/versions'),
     'g q': inApp('/queues'),
     'g s': inApp('/schedules'),
+    'g b': inApp('/operations'),
+    'g m': inApp('/metrics'),
+    'g l': inApp('/alerts'),
+    'g y': () => void navigate({ to: '/system' }),
     'g a': () => void navigate({ to: '/audit' }),
   });
 
@@ -180,6 +189,9 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
         <NavLink to="/audit" icon={<ScrollText />}>
           Audit
         </NavLink>
+        <NavLink to="/system" icon={<Cpu />}>
+          System
+        </NavLink>
       </div>
       {props.app && <AppNav app={props.app} />}
       <div className={s.foot}>
@@ -187,7 +199,7 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
         <button type="button" className={s.link} onClick={props.onSheet}>
           <Keyboard /> Shortcuts
         </button>
-        <a className={s.link} href="/docs">
+        <a className={s.link} href={serverUrl('docs')}>
           <BookOpen /> API reference
         </a>
         {key && (
@@ -211,9 +223,9 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
 function AppNav({ app }: { app: string }) {
   const stranded = useQuery({
     ...read.recoveries(app, { status: 'STRANDED', limit: 100 }),
-    ...useRenewal(5_000),
+    ...usePushed(app, 5_000),
   });
-  const executors = useQuery({ ...read.executors(app), ...useRenewal(5_000) });
+  const executors = useQuery({ ...read.executors(app), ...usePushed(app, 5_000) });
   const healthy = executors.data?.filter((executor) => executor.status === 'HEALTHY').length;
   const strandedCount = stranded.data?.length ?? 0;
   return (
@@ -259,6 +271,15 @@ function AppNav({ app }: { app: string }) {
         <NavLink to="/apps/$app/schedules" app={app} icon={<CalendarClock />}>
           Schedules
         </NavLink>
+        <NavLink to="/apps/$app/operations" app={app} icon={<ListChecks />}>
+          Operations
+        </NavLink>
+        <NavLink to="/apps/$app/metrics" app={app} icon={<ChartColumn />}>
+          Metrics
+        </NavLink>
+        <NavLink to="/apps/$app/alerts" app={app} icon={<Bell />}>
+          Alerts
+        </NavLink>
         <NavLink to="/apps/$app/connect" app={app} icon={<Plug />}>
           Connect
         </NavLink>
@@ -278,11 +299,14 @@ type AppTarget =
   | '/versions'
   | '/queues'
   | '/schedules'
+  | '/operations'
+  | '/metrics'
+  | '/alerts'
   | '/connect'
   | '/settings';
 
 function NavLink(props: {
-  to: '/' | '/keys' | '/audit' | `/apps/$app${AppTarget}`;
+  to: '/' | '/keys' | '/audit' | '/system' | `/apps/$app${AppTarget}`;
   app?: string;
   icon: ReactNode;
   exact?: boolean;

@@ -45,6 +45,7 @@ export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] 
       [['g', 'f'], 'Fleet'],
       [['g', 'k'], 'API keys'],
       [['g', 'a'], 'Audit'],
+      [['g', 'y'], 'System'],
     ],
   },
   {
@@ -57,6 +58,9 @@ export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] 
       [['g', 'v'], 'Versions'],
       [['g', 'q'], 'Queues'],
       [['g', 's'], 'Schedules'],
+      [['g', 'b'], 'Operations'],
+      [['g', 'm'], 'Metrics'],
+      [['g', 'l'], 'Alerts'],
     ],
   },
   {

@@ -4,6 +4,7 @@ import { Problem } from '~/api/problem';
 import { read } from '~/api/queries';
 import { buttonLook } from '~/ui/controls';
 import { Page } from '~/ui/data';
+import { useFollowing } from '~/ui/live';
 import { Empty } from '~/ui/states';
 
 export const Route = createFileRoute('/_console/apps/$app')({ component: App });
@@ -12,6 +13,7 @@ export const Route = createFileRoute('/_console/apps/$app')({ component: App });
 function App() {
   const { app } = Route.useParams();
   const query = useQuery(read.app(app));
+  useFollowing(app);
   if (query.error && Problem.of(query.error).kind === 'missing') {
     return (
       <Page title="Application">

@@ -32,7 +32,7 @@ function Login() {
     setSessionKey(key.trim());
     try {
       await queryClient.fetchQuery({ ...read.apps(), retry: false, staleTime: 0 });
-      if (next) router.history.push(next);
+      if (next) await router.navigate({ href: next });
       else await navigate({ to: '/' });
     } catch (error) {
       const problem = Problem.of(error);

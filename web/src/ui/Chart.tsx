@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from 'react';
 import uPlot from 'uplot';
 import s from './Chart.module.css';
 import type { Tone } from './data';
+import { count } from './format';
 
 export type Series = { label: string; tone: Tone; values: number[] };
 
@@ -10,27 +11,26 @@ export type Series = { label: string; tone: Tone; values: number[] };
  * Stacked bars over time. `spark` is a bare strip for a table row; otherwise axes and a cursor read-out are drawn.
  * The canvas is described to screen readers by `label`.
  */
-export function BarChart(props: {
-  label: string;
-  /** Start of each bucket, epoch seconds, ascending and evenly spaced. */
-  times: number[];
-  series: Series[];
-  height: number;
-  spark?: boolean;
-}) {
+export function BarChart(props: ChartProps) {
   const host = useRef<HTMLDivElement>(null);
   const generation = useThemeGeneration();
-  const { times, series, height, spark = false } = props;
+  const [at, setAt] = useState<number | null>(null);
+  const { times, series, height, spark = false, line = false, format = count } = props;
   const plot = useRef<uPlot | null>(null);
   const shape = series.map((each) => `${each.label}:${each.tone}`).join('|');
-  const latest = useRef({ times, series });
-  latest.current = { times, series };
+  const latest = useRef({ times, series, format });
+  latest.current = { times, series, format };
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: colours are read anew for each theme generation
   useEffect(() => {
     const element = host.current;
     if (!element) return;
-    const options = chartOptions(element, latest.current.series, height, spark);
+    const options = chartOptions(element, latest.current.series, { height, spark, line });
+    if (!spark) {
+      const axis = options.axes?.[1];
+      if (axis) axis.values = (_chart, splits) => splits.map((value) => latest.current.format(value));
+      options.hooks = { setCursor: [(chart) => setAt(chart.cursor.idx ?? null)] };
+    }
     const chart = new uPlot(options, stacked(latest.current.times, latest.current.series), element);
     plot.current = chart;
     const observer = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height }));
@@ -40,14 +40,50 @@ export function BarChart(props: {
       chart.destroy();
       plot.current = null;
     };
-  }, [shape, height, spark, generation]);
+  }, [shape, height, spark, line, generation]);
 
   useEffect(() => {
     plot.current?.setData(stacked(times, series));
   }, [times, series]);
 
-  return <div ref={host} className={s.chart} role="img" aria-label={props.label} style={{ height }} />;
+  const time = at === null ? undefined : times[at];
+  return (
+    <div className={s.host}>
+      <div ref={host} className={s.chart} role="img" aria-label={props.label} style={{ height }} />
+      {time !== undefined && at !== null && (
+        <div className={s.readout} aria-hidden>
+          <span>{moment.format(time * 1_000)}</span>
+          {series.map((each) => (
+            <span key={each.label} data-tone={each.tone}>
+              <i /> {each.label} <b>{format(each.values[at] ?? 0)}</b>
+            </span>
+          ))}
+        </div>
+      )}
+    </div>
+  );
 }
+
+const moment = new Intl.DateTimeFormat(undefined, {
+  month: 'short',
+  day: 'numeric',
+  hour: '2-digit',
+  minute: '2-digit',
+  hourCycle: 'h23',
+});
+
+type ChartProps = {
+  label: string;
+  /** Start of each bucket, epoch seconds, ascending and evenly spaced. */
+  times: number[];
+  series: Series[];
+  height: number;
+  spark?: boolean;
+  /** A line instead of bars, for what is no count. */
+  line?: boolean;
+  /** How a value is written; a count unless said otherwise. */
+  format?: (value: number) => string;
+};
 
 /** uPlot draws series over each other: the whole stack first, then what lies below it. */
 function stacked(times: number[], series: Series[]): uPlot.AlignedData {
@@ -61,8 +97,14 @@ function stacked(times: number[], series: Series[]): uPlot.AlignedData {
   return [times, ...layers.reverse()];
 }
 
-function chartOptions(element: HTMLElement, series: Series[], height: number, spark: boolean): uPlot.Options {
-  const bars = uPlot.paths.bars?.({ size: [spark ? 0.8 : 0.72, 24], gap: spark ? 1 : 2, radius: 0.12 });
+function chartOptions(
+  element: HTMLElement,
+  series: Series[],
+  { height, spark, line: lines }: { height: number; spark: boolean; line: boolean },
+): uPlot.Options {
+  const bars = lines
+    ? undefined
+    : uPlot.paths.bars?.({ size: [spark ? 0.8 : 0.72, 24], gap: spark ? 1 : 2, radius: 0.12 });
   const ink = colour(element, '--ink-3');
   const line = colour(element, '--line');
   const axis: uPlot.Axis = {
@@ -81,7 +123,7 @@ function chartOptions(element: HTMLElement, series: Series[], height: number, sp
     scales: {
       // Half a bucket of room on both sides, or the first and last bar would be cut.
       x: { range: (chart, min, max) => [min - halfBucket(chart), max + halfBucket(chart)] },
-      y: { range: (_chart, _min, max) => [0, Math.max(max, spark ? 2 : 4)] },
+      y: { range: (_chart, _min, max) => [0, Math.max(max, spark ? 2 : 4) * (lines ? 1.08 : 1)] },
     },
     axes: spark
       ? [{ show: false }, { show: false }]
@@ -95,8 +137,8 @@ function chartOptions(element: HTMLElement, series: Series[], height: number, sp
           },
           {
             ...axis,
-            size: 40,
-            incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000],
+            size: lines ? 56 : 40,
+            ...(lines ? {} : { incrs: WHOLE }),
           },
         ],
     series: [
@@ -105,15 +147,25 @@ function chartOptions(element: HTMLElement, series: Series[], height: number, sp
         const fill = colour(element, `--${each.tone}-mark`);
         return {
           label: each.label,
-          fill,
+          fill: lines ? faded(fill) : fill,
           stroke: fill,
-          width: 0,
+          width: lines ? 1.5 : 0,
           points: { show: false },
           ...(bars ? { paths: bars } : {}),
         };
       }),
     ],
   };
+}
+
+/** Steps of an axis of counts. */
+const WHOLE = [1, 2, 5]
+  .flatMap((step) => Array.from({ length: 9 }, (_, power) => step * 10 ** power))
+  .sort((a, b) => a - b);
+
+/** The same colour, to lie under a line. */
+function faded(fill: string): string {
+  return `color-mix(in oklab, ${fill} 16%, transparent)`;
 }
 
 function halfBucket(chart: uPlot): number {

@@ -3,6 +3,7 @@ import { useMutation, useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { Check, CircleCheck, KeyRound } from 'lucide-react';
 import { type ReactNode, useState } from 'react';
+import { serverUrl } from '~/api/base';
 import { Problem } from '~/api/problem';
 import { act, type Executor, read } from '~/api/queries';
 import { sessionKey } from '~/api/session';
@@ -126,7 +127,7 @@ function ExecutorKey(props: { app: string | null; value: string | null; onKey: (
 
 function Snippets({ app, secret }: { app: string; secret: string }) {
   const [language, setLanguage] = useState<Language>('python');
-  const url = websocketUrl(window.location);
+  const url = websocketUrl(serverUrl(''));
   return (
     <Tabs.Root value={language} onValueChange={(value) => setLanguage(value as Language)} className="stack">
       <Tabs.List className={controlStyles.tabs} aria-label="Language">

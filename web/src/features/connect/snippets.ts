@@ -118,8 +118,8 @@ async fn main() -> segno::Result<()> {
 export const LANGUAGES: Language[] = ['python', 'typescript', 'go', 'java', 'rust'];
 
 /** The base that executors dial, from the address under which this page was reached. */
-export function websocketUrl(location: Pick<Location, 'protocol' | 'host'>): string {
-  return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}`;
+export function websocketUrl(server: string): string {
+  return server.replace(/^http/, 'ws').replace(/\/$/, '');
 }
 
 /** Why a name cannot be an application's, or undefined when it can. */

@@ -5,7 +5,7 @@ import { queryClient } from '~/api/client';
 import { act, type Executor, read } from '~/api/queries';
 import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
-import { useRenewal } from '~/ui/live';
+import { usePushed } from '~/ui/live';
 import { ActionDialog, Dialog, notify } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
 import { unresponsiveSince } from '../fleet/health';
@@ -13,7 +13,7 @@ import { RecoveryTable } from '../recovery/RecoveryTable';
 
 /** The processes of an application, and the history of each. */
 export function Executors({ app }: { app: string }) {
-  const executors = useQuery({ ...read.executors(app), ...useRenewal(2_000) });
+  const executors = useQuery({ ...read.executors(app), ...usePushed(app, 2_000) });
   const [chosen, setChosen] = useState<Executor | null>(null);
   const [evicting, setEvicting] = useState<Executor | null>(null);
   return (

@@ -7,7 +7,7 @@ import { BarChart } from '~/ui/Chart';
 import { Segments } from '~/ui/controls';
 import { Badge, Dot, Page, Panel } from '~/ui/data';
 import { count } from '~/ui/format';
-import { useRenewal } from '~/ui/live';
+import { usePushed, useRenewal } from '~/ui/live';
 import { Banner, Loaded, NotConnected } from '~/ui/states';
 import { RecoveryTable } from '../recovery/RecoveryTable';
 import { VersionChips } from './Fleet';
@@ -34,7 +34,7 @@ function Content({ app }: { app: App }) {
   const [span, setSpan] = useState<Span>('hour');
   const { buckets, bucketMs, label } = SPANS[span];
   const outcomes = useOutcomes(app.name, connected, buckets, bucketMs);
-  const recoveries = useQuery({ ...read.recoveries(app.name, { limit: 8 }), ...useRenewal(3_000) });
+  const recoveries = useQuery({ ...read.recoveries(app.name, { limit: 8 }), ...usePushed(app.name, 3_000) });
   const strandedWork = (stranded.data ?? []).reduce((sum, each) => sum + (each.pendingWorkflows ?? 0), 0);
   const figure = (status: string) => (counts ? count(counts.get(status) ?? 0) : '–');
 

@@ -2,7 +2,7 @@ import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { useMemo } from 'react';
 import { type App, read } from '~/api/queries';
 import { useNow } from '~/ui/clock';
-import { useRenewal } from '~/ui/live';
+import { usePushed, useRenewal } from '~/ui/live';
 import { health } from './health';
 import { countsByStatus, outcomeSeries, timeWindow } from './outcomes';
 
@@ -10,10 +10,10 @@ const ACTIVE = ['PENDING', 'ENQUEUED', 'DELAYED'];
 
 /** Executors and stranded recoveries of an application, and what they mean together. */
 export function useHealth(app: App) {
-  const executors = useQuery({ ...read.executors(app.name), ...useRenewal(3_000) });
+  const executors = useQuery({ ...read.executors(app.name), ...usePushed(app.name, 3_000) });
   const stranded = useQuery({
     ...read.recoveries(app.name, { status: 'STRANDED', limit: 100 }),
-    ...useRenewal(5_000),
+    ...usePushed(app.name, 5_000),
   });
   return {
     executors,

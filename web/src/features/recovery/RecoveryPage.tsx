@@ -3,7 +3,7 @@ import { useState } from 'react';
 import { read } from '~/api/queries';
 import { Button, Segments } from '~/ui/controls';
 import { Page, Panel } from '~/ui/data';
-import { useRenewal } from '~/ui/live';
+import { usePushed } from '~/ui/live';
 import { Loaded, NoMatch } from '~/ui/states';
 import { RecoveryTable } from './RecoveryTable';
 import { byUrgency } from './recovery';
@@ -24,12 +24,12 @@ export function RecoveryPage({ app }: { app: string }) {
   const [limit, setLimit] = useState(PAGE);
   const stranded = useQuery({
     ...read.recoveries(app, { status: 'STRANDED', limit: 100 }),
-    ...useRenewal(2_000),
+    ...usePushed(app, 2_000),
   });
   const query = filter === 'all' ? { limit } : { status: filter, limit };
   const recoveries = useQuery({
     ...read.recoveries(app, query),
-    ...useRenewal(2_000),
+    ...usePushed(app, 2_000),
     placeholderData: keepPreviousData,
   });
   return (

@@ -3,42 +3,32 @@ import { Link } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { queryClient } from '~/api/client';
 import { act, read } from '~/api/queries';
-import { Button } from '~/ui/controls';
+import { Button, buttonLook } from '~/ui/controls';
 import { Age, Badge, Dot, Id, Page, Panel, Table } from '~/ui/data';
 import { count } from '~/ui/format';
-import { useRenewal } from '~/ui/live';
+import { usePushed, useRenewal } from '~/ui/live';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
 import { type VersionRow, verdict, versionRows } from './versions';
 
 /** What each version still holds, and what is safe to scale down. */
 export function Versions({ app }: { app: string }) {
-  const versions = useQuery({ ...read.versions(app), ...useRenewal(5_000) });
-  const executors = useQuery({ ...read.executors(app), ...useRenewal(3_000) });
-  const active = useQuery({
-    ...read.aggregates(app, {
-      groupByAppVersion: true,
-      groupByStatus: true,
-      selectCount: true,
-      selectMinCreatedAt: true,
-      status: ['PENDING', 'ENQUEUED', 'DELAYED'],
-    }),
-    ...useRenewal(5_000),
-  });
+  const deployments = useQuery({ ...read.deployments(app), ...useRenewal(3_000) });
+  const versions = useQuery({ ...read.versions(app), ...usePushed(app, 10_000) });
   const [latest, setLatest] = useState<string | null>(null);
   const rows = useMemo(
-    () => versionRows(versions.data ?? [], executors.data ?? [], active.data ?? []),
-    [versions.data, executors.data, active.data],
+    () => versionRows(deployments.data ?? [], versions.data ?? []),
+    [deployments.data, versions.data],
   );
   return (
     <Page title="Versions">
       <Panel flush>
-        <Loaded query={versions}>
+        <Loaded query={deployments}>
           {() =>
             rows.length === 0 ? (
               <Empty title="No version yet">The first executor that starts registers its version.</Empty>
             ) : (
-              <VersionTable app={app} rows={rows} counted={active.data !== undefined} onLatest={setLatest} />
+              <VersionTable app={app} rows={rows} onLatest={setLatest} />
             )
           }
         </Loaded>
@@ -52,30 +42,15 @@ export function Versions({ app }: { app: string }) {
         action={() => act.setLatestVersion(app, latest ?? '')}
         onDone={() => {
           notify({ title: 'Latest version set', text: latest ?? '' });
-          void queryClient.invalidateQueries({ queryKey: read.versions(app).queryKey });
+          for (const { queryKey } of [read.versions(app), read.deployments(app)])
+            void queryClient.invalidateQueries({ queryKey });
         }}
       />
     </Page>
   );
 }
 
-function VersionTable(props: {
-  app: string;
-  rows: VersionRow[];
-  counted: boolean;
-  onLatest: (version: string) => void;
-}) {
-  const { app } = props;
-  const figure = (value: number) =>
-    props.counted ? (
-      value === 0 ? (
-        <span className="muted">0</span>
-      ) : (
-        count(value)
-      )
-    ) : (
-      <span className="muted">–</span>
-    );
+function VersionTable(props: { app: string; rows: VersionRow[]; onLatest: (version: string) => void }) {
   return (
     <Table
       label="Versions"
@@ -87,6 +62,7 @@ function VersionTable(props: {
           <th data-num>Pending</th>
           <th data-num>Enqueued</th>
           <th data-num>Delayed</th>
+          <th data-num>Stranded</th>
           <th>Oldest active</th>
           <th>
             <span className="visually-hidden">Actions</span>
@@ -94,60 +70,80 @@ function VersionTable(props: {
         </>
       }
     >
-      {props.rows.map((row) => {
-        const state = verdict(row);
-        return (
-          <tr key={row.name}>
-            <td style={{ maxWidth: 240 }}>
-              <div className="row">
-                <Id value={row.name} label="version" />
-                {row.latest && <Badge tone="ok">latest</Badge>}
-              </div>
-            </td>
-            <td>
-              {props.counted ? (
-                <div style={{ padding: '3px 0', minWidth: 270 }}>
-                  <Badge tone={state.tone}>{state.label}</Badge>
-                  <div className="muted" style={{ marginTop: 3 }}>
-                    {state.detail}
-                  </div>
-                </div>
-              ) : (
-                <span className="muted">unknown</span>
-              )}
-            </td>
-            <td data-num>
-              <span className="row" style={{ justifyContent: 'flex-end', gap: 5 }}>
-                <Dot tone={row.healthy > 0 ? 'ok' : 'off'} hollow={row.healthy === 0} />
-                {row.healthy}
-                {row.lost > 0 && <span style={{ color: 'var(--err)' }}>−{row.lost}</span>}
-              </span>
-            </td>
-            <td data-num>{figure(row.pending)}</td>
-            <td data-num>{figure(row.enqueued)}</td>
-            <td data-num>{figure(row.delayed)}</td>
-            <td>
-              <Age time={row.oldest} />
-            </td>
-            <td data-actions>
-              <Link
-                className="link"
-                to="/apps/$app/workflows"
-                params={{ app }}
-                search={{ version: [row.name] }}
-                style={{ marginRight: 8 }}
-              >
-                Workflows
-              </Link>
-              {!row.latest && row.registeredAt && (
-                <Button small onClick={() => props.onLatest(row.name)}>
-                  Make latest
-                </Button>
-              )}
-            </td>
-          </tr>
-        );
-      })}
+      {props.rows.map((row) => (
+        <Row key={row.appVersion} {...props} row={row} />
+      ))}
     </Table>
   );
+}
+
+function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (version: string) => void }) {
+  const state = verdict(row);
+  const lost = row.executors.disconnected + row.executors.dead;
+  return (
+    <tr>
+      <td style={{ maxWidth: 240 }}>
+        <div className="row">
+          <Id value={row.appVersion} label="version" />
+          {row.isLatest && <Badge tone="ok">latest</Badge>}
+        </div>
+      </td>
+      <td>
+        <div style={{ padding: '3px 0', minWidth: 250 }}>
+          <Badge tone={state.tone}>{state.label}</Badge>
+          <div className="muted" style={{ marginTop: 3 }}>
+            {state.detail}
+          </div>
+        </div>
+      </td>
+      <td data-num>
+        <span className="row" style={{ justifyContent: 'flex-end', gap: 5 }}>
+          <Dot tone={row.executors.healthy > 0 ? 'ok' : 'off'} hollow={row.executors.healthy === 0} />
+          {row.executors.healthy}
+          {lost > 0 && (
+            <span
+              style={{ color: 'var(--err)' }}
+              title={`${row.executors.disconnected} disconnected, ${row.executors.dead} dead`}
+            >
+              −{lost}
+            </span>
+          )}
+        </span>
+      </td>
+      <Figure value={row.workflows.pending} />
+      <Figure value={row.workflows.enqueued} />
+      <Figure value={row.workflows.delayed} />
+      <td data-num>
+        {row.stranded > 0 ? (
+          <Link to="/apps/$app/recovery" params={{ app }}>
+            <Badge tone="warn">{count(row.stranded)}</Badge>
+          </Link>
+        ) : (
+          <span className="muted">0</span>
+        )}
+      </td>
+      <td>
+        <Age time={row.oldestActiveAt} />
+      </td>
+      <td data-actions>
+        <Link
+          to="/apps/$app/workflows"
+          params={{ app }}
+          search={{ version: [row.appVersion] }}
+          {...buttonLook('quiet', true)}
+        >
+          Workflows
+        </Link>
+        {!row.isLatest && row.registeredAt && (
+          <Button small kind="quiet" onClick={() => onLatest(row.appVersion)}>
+            Make latest
+          </Button>
+        )}
+      </td>
+    </tr>
+  );
+}
+
+function Figure({ value }: { value: number }) {
+  return <td data-num>{value === 0 ? <span className="muted">0</span> : count(value)}</td>;
 }

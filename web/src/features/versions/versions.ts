@@ -1,87 +1,55 @@
 import type { Schemas } from '~/api/client';
-import type { Executor } from '~/api/queries';
+import type { Deployment } from '~/api/queries';
 
-export type VersionRow = {
-  name: string;
-  latest: boolean;
+export type VersionRow = Deployment & {
+  /** When it was registered; null for a version that only executors or workflows know. */
   registeredAt: string | null;
-  healthy: number;
-  lost: number;
-  pending: number;
-  enqueued: number;
-  delayed: number;
-  oldest: string | null;
 };
 
-/**
- * One row for every version that is registered, connected or still holds work: an operator must not overlook a
- * version because one of the three does not know it.
- */
+/** Every version with what it holds, and since when it is registered: the latest first, then those that hold work. */
 export function versionRows(
+  deployments: Deployment[],
   registered: Schemas['ApplicationVersion'][],
-  executors: Executor[],
-  active: Schemas['WorkflowAggregate'][],
 ): VersionRow[] {
-  const rows = new Map<string, VersionRow>();
-  const row = (name: string): VersionRow => {
-    let entry = rows.get(name);
-    if (!entry) {
-      entry = {
-        name,
-        latest: false,
-        registeredAt: null,
-        healthy: 0,
-        lost: 0,
-        pending: 0,
-        enqueued: 0,
-        delayed: 0,
-        oldest: null,
-      };
-      rows.set(name, entry);
-    }
-    return entry;
-  };
-  registered.forEach((version, index) => {
-    const entry = row(version.versionName);
-    entry.latest = index === 0;
-    entry.registeredAt = version.createdAt;
-  });
-  for (const executor of executors) {
-    const entry = row(executor.appVersion);
-    if (executor.status === 'HEALTHY') entry.healthy += 1;
-    else entry.lost += 1;
-  }
-  for (const group of active) {
-    const name = group.group.application_version;
-    if (name === null || name === undefined) continue;
-    const entry = row(name);
-    if (group.group.status === 'PENDING') entry.pending += group.count ?? 0;
-    if (group.group.status === 'ENQUEUED') entry.enqueued += group.count ?? 0;
-    if (group.group.status === 'DELAYED') entry.delayed += group.count ?? 0;
-    const oldest = group.minCreatedAt ?? null;
-    if (oldest !== null && (entry.oldest === null || oldest < entry.oldest)) entry.oldest = oldest;
-  }
-  return [...rows.values()];
+  const since = new Map(registered.map((version) => [version.versionName, version.createdAt]));
+  const rows = deployments.map((row) => ({ ...row, registeredAt: since.get(row.appVersion) ?? null }));
+  return rows.sort(
+    (a, b) =>
+      rank(a) - rank(b) ||
+      (b.registeredAt ?? '').localeCompare(a.registeredAt ?? '') ||
+      a.appVersion.localeCompare(b.appVersion),
+  );
+}
+
+function rank(row: VersionRow): number {
+  if (row.isLatest) return 0;
+  if (row.stranded > 0) return 1;
+  return row.drained ? 3 : 2;
 }
 
 /** Whether executors of this version are still needed, in words. */
-export function verdict(row: VersionRow): {
+export function verdict(row: Deployment): {
   tone: 'ok' | 'warn' | 'run' | 'off';
   label: string;
   detail: string;
 } {
-  const active = row.pending + row.enqueued + row.delayed;
-  if (active > 0 && row.healthy === 0) {
+  if (row.stranded > 0) {
     return {
       tone: 'warn',
-      label: 'Stuck',
-      detail: 'Holds work, and no executor that could do it is connected',
+      label: 'Stranded',
+      detail: 'Holds work that no connected executor of it can take',
     };
   }
-  if (active > 0)
-    return { tone: 'run', label: 'In use', detail: 'Keep at least one executor until it is drained' };
-  if (row.latest) return { tone: 'ok', label: 'Latest', detail: 'New and resumed workflows go to it' };
-  if (row.healthy > 0)
+  if (!row.drained)
+    return {
+      tone: 'run',
+      label: 'In use',
+      detail: row.isLatest
+        ? 'New and resumed workflows go to it'
+        : 'Keep at least one executor until it is drained',
+    };
+  if (row.isLatest) return { tone: 'ok', label: 'Latest', detail: 'New and resumed workflows go to it' };
+  if (row.executors.healthy > 0)
     return { tone: 'ok', label: 'Drained', detail: 'Holds no work: its executors can be stopped' };
   return { tone: 'off', label: 'Drained', detail: 'Holds no work' };
 }

@@ -2,17 +2,16 @@ import { Tabs } from '@base-ui/react/tabs';
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { lazy, Suspense, useMemo, useState } from 'react';
-import { type App, read, type Step, type Workflow } from '~/api/queries';
-import { useNow } from '~/ui/clock';
+import { read, type Step, type Workflow } from '~/api/queries';
 import { controlStyles } from '~/ui/controls';
-import { Age, Dot, Facts, Id, Moment, Page, Panel, StatusBadge, Took } from '~/ui/data';
+import { Age, Facts, Id, Moment, Page, Panel, StatusBadge, Took } from '~/ui/data';
 import { duration } from '~/ui/format';
-import { useRenewal } from '~/ui/live';
+import { usePushed } from '~/ui/live';
 import { Failed, Loaded, Loading } from '~/ui/states';
 import { ValueView } from '~/ui/value/ValueView';
 import { type Action, WorkflowActions } from './Actions';
 import { Exchange } from './Exchange';
-import { explain } from './explain';
+import { Standing } from './Standing';
 import { StepPanel } from './StepPanel';
 import { Timeline } from './Timeline';
 import { type Row, timelineRows } from './timeline';
@@ -35,7 +34,6 @@ const TAB_LABELS: Record<Tab, string> = {
 export function WorkflowPage(props: { app: string; id: string; view: View; onView: (view: View) => void }) {
   const { app, id } = props;
   const parts = useWorkflow(app, id);
-  const application = useQuery(read.app(app));
   return (
     <Loaded
       query={parts.query}
@@ -52,7 +50,7 @@ export function WorkflowPage(props: { app: string; id: string; view: View; onVie
         </Page>
       )}
     >
-      {(workflow) => <Content {...props} parts={parts} workflow={workflow} application={application.data} />}
+      {(workflow) => <Content {...props} parts={parts} workflow={workflow} />}
     </Loaded>
   );
 }
@@ -63,12 +61,11 @@ function Content(props: {
   onView: (view: View) => void;
   parts: ReturnType<typeof useWorkflow>;
   workflow: Workflow;
-  application: App | undefined;
 }) {
   const { app, workflow, parts, view, onView } = props;
   const { steps, complete, problem } = parts.steps;
   const [action, setAction] = useState<Action | null>(null);
-  const recoveries = useQuery({ ...read.recoveries(app, { limit: 100 }), ...useRenewal(3_000) });
+  const recoveries = useQuery({ ...read.recoveries(app, { limit: 100 }), ...usePushed(app, 3_000) });
   const known = useMemo(() => ({ workflow, steps }), [workflow, steps]);
   const tab = view.tab ?? 'timeline';
   const id = workflow.workflowId;
@@ -101,13 +98,7 @@ function Content(props: {
           </>
         )}
       </div>
-      <Sentence
-        {...props}
-        steps={steps}
-        recoveries={(recoveries.data ?? []).filter(
-          (each) => each.executorId === workflow.executorId && each.appVersion === workflow.appVersion,
-        )}
-      />
+      <Standing app={app} workflow={workflow} steps={steps} onAction={setAction} />
       <WorkflowFacts app={app} workflow={workflow} />
       <Tabs.Root
         value={tab}
@@ -175,31 +166,6 @@ function Relation({ app, label, id }: { app: string; label: string; id: string }
         <bdi>{id}</bdi>
       </Link>
     </span>
-  );
-}
-
-function Sentence(props: {
-  app: string;
-  workflow: Workflow;
-  steps: Step[];
-  recoveries: Parameters<typeof explain>[0]['recoveries'];
-  application: App | undefined;
-}) {
-  const now = useNow();
-  const executors = useQuery({ ...read.executors(props.app), ...useRenewal(2_000) });
-  const { tone, text } = explain({
-    workflow: props.workflow,
-    steps: props.steps,
-    executors: executors.data ?? null,
-    recoveries: props.recoveries,
-    grace: props.application?.executorTimeoutSecs ?? 60,
-    now,
-  });
-  return (
-    <div className={s.sentence} data-tone={tone}>
-      <Dot tone={tone} pulse={tone === 'run'} />
-      <p>{text}</p>
-    </div>
   );
 }
 

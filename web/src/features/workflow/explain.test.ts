@@ -1,84 +1,74 @@
 import { describe, expect, it } from 'vitest';
-import type { Executor, Recovery, Step, Workflow } from '~/api/queries';
-import { explain, type Facts } from './explain';
+import type { Explanation, Workflow } from '~/api/queries';
+import { ended, sentence, ways } from './explain';
 
 const NOW = Date.parse('2026-01-01T00:01:00Z');
 
-function facts(workflow: Partial<Workflow>, part: Partial<Facts> = {}): Facts {
+function workflow(part: Partial<Workflow>): Workflow {
   return {
-    workflow: {
-      status: 'PENDING',
-      createdAt: '2026-01-01T00:00:00Z',
-      updatedAt: '2026-01-01T00:00:00Z',
-      completedAt: null,
-      dequeuedAt: null,
-      executorId: 'e1',
-      appVersion: 'v1',
-      queueName: null,
-      error: null,
-      ...workflow,
-    } as Workflow,
-    steps: [],
-    executors: [
-      {
-        executorId: 'e1',
-        appVersion: 'v1',
-        status: 'HEALTHY',
-        updatedAt: '2026-01-01T00:00:00Z',
-      } as Executor,
-    ],
-    recoveries: [],
-    grace: 90,
-    now: NOW,
+    status: 'SUCCESS',
+    createdAt: '2026-01-01T00:00:00Z',
+    updatedAt: '2026-01-01T00:00:30Z',
+    completedAt: null,
+    dequeuedAt: null,
+    error: null,
     ...part,
-  };
+  } as Workflow;
 }
 
-const executor = (status: string) =>
-  [{ executorId: 'e1', appVersion: 'v1', status, updatedAt: '2026-01-01T00:00:00Z' }] as Executor[];
+function explanation(part: Partial<Explanation>): Explanation {
+  return { code: 'RUNNING', text: 'it runs', since: null, until: null, details: {}, ...part };
+}
 
-describe('explain', () => {
-  it('says where a running workflow is', () => {
-    const steps = [
-      { stepId: 2, stepName: 'charge', completedAt: '2026-01-01T00:00:56Z', output: null } as Step,
-    ];
-    expect(explain(facts({}, { steps })).text).toBe(
-      'Running on e1; step 2 “charge” was recorded 4.0 s ago, the next is not recorded yet.',
+describe('ended', () => {
+  it('says how it ended and how long it took', () => {
+    expect(ended(workflow({ completedAt: '2026-01-01T00:00:12Z' }), [], NOW)?.text).toBe(
+      'Succeeded in 12 s.',
+    );
+    const failed = ended(
+      workflow({ status: 'ERROR', error: `\n  boom ${'x'.repeat(500)}\nat line 3` }),
+      [],
+      NOW,
+    );
+    expect(failed?.tone).toBe('err');
+    expect(failed?.text).toMatch(/^Failed in 30 s: {3}boom x+…$/);
+  });
+
+  it('leaves to the server what may still move', () => {
+    for (const status of ['PENDING', 'ENQUEUED', 'DELAYED'])
+      expect(ended(workflow({ status }), [], NOW)).toBeNull();
+  });
+});
+
+describe('sentence', () => {
+  it('adds since when and until when', () => {
+    const { text, tone } = sentence(
+      explanation({
+        code: 'SLEEPING',
+        text: 'it sleeps.',
+        since: '2026-01-01T00:00:00Z',
+        until: '2026-01-01T00:03:00Z',
+      }),
+      NOW,
+    );
+    expect(text).toBe('It sleeps, for 1 m 00 s now. It ends by itself in 2 m.');
+    expect(tone).toBe('wait');
+  });
+
+  it('does not promise what is over', () => {
+    expect(sentence(explanation({ until: '2026-01-01T00:00:30Z' }), NOW).text).toBe(
+      'It runs. That time is over.',
     );
   });
+});
 
-  it('says until when it sleeps', () => {
-    const steps = [{ stepId: 0, stepName: 'DBOS.sleep', output: String(NOW / 1_000 + 30) } as Step];
-    expect(explain(facts({}, { steps })).text).toBe('Sleeping on e1; it goes on in 30 s.');
-  });
-
-  it('does not call a workflow running whose executor is away', () => {
-    expect(explain(facts({}, { executors: executor('DISCONNECTED') }))).toMatchObject({ tone: 'warn' });
-    expect(explain(facts({}, { executors: executor('DISCONNECTED') })).text).toContain('within 30 s');
-    expect(explain(facts({}, { executors: executor('DEAD') })).text).toContain('being handed');
-  });
-
-  it('does not take an executor of the same id and another version for its owner', () => {
-    const other = [{ executorId: 'e1', appVersion: 'v2', status: 'HEALTHY' }] as Executor[];
-    expect(explain(facts({}, { executors: other })).text).toContain('does not know');
-  });
-
-  it('gives the reason why it is stranded', () => {
-    const recoveries = [{ status: 'STRANDED', reason: 'NO_MATCHING_VERSION', appVersion: 'v1' } as Recovery];
-    expect(explain(facts({}, { executors: [], recoveries })).text).toContain(
-      'No connected executor runs version v1',
-    );
-  });
-
-  it('says that a queue cannot move for want of the version', () => {
-    const result = explain(facts({ status: 'ENQUEUED', queueName: 'q', appVersion: 'v9' }));
-    expect(result).toEqual({
-      tone: 'warn',
-      text: 'Waiting on queue q for 1 m 00 s, but no connected executor runs its version v9.',
-    });
-  });
-
-  it('shows the first line of an error', () => {
-    expect(explain(facts({ status: 'ERROR', error: '\nDeclined\n  at pay' })).text).toContain(': Declined');
+describe('ways', () => {
+  it('offers what helps', () => {
+    const kinds = (part: Partial<Explanation>) => ways(explanation(part)).map((way) => way.kind);
+    expect(kinds({ code: 'NO_EXECUTOR_OF_VERSION' })).toEqual(['connect', 'fork', 'cancel']);
+    expect(kinds({ code: 'NO_EXECUTOR_OF_VERSION', details: { recoveryId: 'r' } })[0]).toBe('recovery');
+    expect(kinds({ code: 'QUEUE_FULL', details: { queueName: 'mail' } })).toEqual(['running', 'queue']);
+    expect(kinds({ code: 'QUEUE_FULL', details: {} })).toEqual([]);
+    expect(kinds({ code: 'RUNNING' })).toEqual([]);
   });
 });

@@ -1,54 +1,61 @@
-import { useRef, useState } from 'react';
-import { Problem } from '~/api/problem';
-import { act, type Workflow } from '~/api/queries';
-import { Button, Checkbox } from '~/ui/controls';
-import { isActive, StatusBadge } from '~/ui/data';
-import { count, plural } from '~/ui/format';
-import { Dialog, notify } from '~/ui/overlay';
+import { ListChecks } from 'lucide-react';
+import { useState } from 'react';
+import type { Workflow } from '~/api/queries';
+import { serverNow } from '~/ui/clock';
+import { Button } from '~/ui/controls';
+import { count } from '~/ui/format';
+import { Menu } from '~/ui/Menu';
+import { OperationDialog } from '../operations/OperationDialog';
+import { applies, KINDS, type Kind, type Target } from '../operations/operations';
+import { type Filters, searchBody } from './filters';
 import s from './Workflows.module.css';
 
-type Kind = 'cancel' | 'resume' | 'delete';
-const WORDS: Record<Kind, { title: string; verb: string; done: string; children?: string }> = {
-  cancel: { title: 'Cancel', verb: 'Cancel them', done: 'cancelled', children: 'Their children too' },
-  resume: { title: 'Resume', verb: 'Resume them', done: 'resumed' },
-  delete: { title: 'Delete', verb: 'Delete them', done: 'deleted', children: 'Their children too' },
-};
+const ORDER: Kind[] = ['cancel', 'resume', 'fork', 'delete'];
 
-/** Whether the action does anything to a workflow of this status; the others are left out and said so. */
-function applies(kind: Kind, status: string): boolean {
-  if (kind === 'cancel') return isActive(status);
-  if (kind === 'resume') return status === 'CANCELLED' || status === 'MAX_RECOVERY_ATTEMPTS_EXCEEDED';
-  return !isActive(status);
-}
+type Chosen = { kind: Kind; target: Target; remark?: string };
 
+/** What can be done to the selected workflows. */
 export function BulkBar(props: {
   app: string;
   selected: Workflow[];
   onClear: () => void;
   onDone: () => void;
 }) {
-  const [kind, setKind] = useState<Kind | null>(null);
+  const { selected } = props;
+  const [chosen, setChosen] = useState<Chosen | null>(null);
+  const choose = (kind: Kind) => {
+    // The set is fixed when the dialog opens: what is previewed is what is done.
+    const targets = selected.filter((row) => applies(kind, row.status));
+    const skipped = selected.length - targets.length;
+    setChosen({
+      kind,
+      target: { workflowIds: targets.map((row) => row.workflowId) },
+      ...(skipped > 0
+        ? { remark: `${count(skipped)} of the selected are left out: this does nothing in their state.` }
+        : {}),
+    });
+  };
   return (
     <div className={s.selection} role="toolbar" aria-label="Selected workflows">
-      <strong className="num">{count(props.selected.length)} selected</strong>
-      {(Object.keys(WORDS) as Kind[]).map((each) => (
+      <strong className="num">{count(selected.length)} selected</strong>
+      {ORDER.map((kind) => (
         <Button
-          key={each}
-          kind={each === 'delete' ? 'danger' : 'plain'}
-          disabled={!props.selected.some((row) => applies(each, row.status))}
-          onClick={() => setKind(each)}
+          key={kind}
+          kind={kind === 'delete' ? 'danger' : 'plain'}
+          disabled={!selected.some((row) => applies(kind, row.status))}
+          onClick={() => choose(kind)}
         >
-          {WORDS[each].title}
+          {KINDS[kind].title}
         </Button>
       ))}
       <Button kind="quiet" onClick={props.onClear}>
         Clear
       </Button>
-      {kind && (
-        <BulkDialog
-          {...props}
-          kind={kind}
-          onClose={() => setKind(null)}
+      {chosen && (
+        <OperationDialog
+          {...chosen}
+          app={props.app}
+          onClose={() => setChosen(null)}
           onDone={() => {
             props.onClear();
             props.onDone();
@@ -59,146 +66,27 @@ export function BulkBar(props: {
   );
 }
 
-type Progress = { done: number; failed: { id: string; text: string }[]; running: boolean; stopped: boolean };
-const AT_ONCE = 4;
-
-function BulkDialog(props: {
-  app: string;
-  selected: Workflow[];
-  kind: Kind;
-  onClose: () => void;
-  onDone: () => void;
-}) {
-  const { kind, app } = props;
-  // The set is fixed when the dialog opens: what is previewed is what is done.
-  const [targets] = useState(() => props.selected.filter((row) => applies(kind, row.status)));
-  const skipped = props.selected.length - targets.length;
-  const [children, setChildren] = useState(false);
-  const [progress, setProgress] = useState<Progress | null>(null);
-  const stop = useRef(false);
-  const words = WORDS[kind];
-
-  async function run() {
-    const state: Progress = { done: 0, failed: [], running: true, stopped: false };
-    const queue = [...targets];
-    const show = () => setProgress({ ...state, failed: [...state.failed] });
-    show();
-    const worker = async () => {
-      for (let row = queue.shift(); row && !stop.current; row = queue.shift()) {
-        try {
-          if (kind === 'cancel') await act.cancel(app, row.workflowId, children);
-          else if (kind === 'resume') await act.resume(app, row.workflowId);
-          else await act.remove(app, row.workflowId, children);
-        } catch (error) {
-          state.failed.push({ id: row.workflowId, text: Problem.of(error).message });
-        }
-        state.done += 1;
-        show();
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, worker));
-    state.running = false;
-    state.stopped = stop.current;
-    show();
-    if (state.failed.length === 0 && !state.stopped) {
-      notify({ title: `${plural(state.done, 'workflow')} ${words.done}` });
-      props.onClose();
-      props.onDone();
-    }
-  }
-
-  const started = progress !== null;
-  const close = () => {
-    stop.current = true;
-    props.onClose();
-    if (started) props.onDone();
-  };
+/** What can be done to everything that the filters leave, however much that is. */
+export function ActOnAll({ app, filters, onDone }: { app: string; filters: Filters; onDone: () => void }) {
+  const [chosen, setChosen] = useState<Chosen | null>(null);
   return (
-    <Dialog
-      open
-      onClose={close}
-      title={`${words.title} ${plural(targets.length, 'workflow')}`}
-      description={
-        skipped > 0
-          ? `${count(skipped)} of the selected are left out: this does nothing in their state.`
-          : undefined
-      }
-      width={560}
-      foot={
-        progress?.running ? (
-          <Button
-            kind="danger"
-            onClick={() => {
-              stop.current = true;
-            }}
-          >
-            Stop
+    <>
+      <Menu
+        trigger={
+          <Button>
+            <ListChecks /> Act on all that match
           </Button>
-        ) : (
-          <>
-            <Button onClick={close}>Close</Button>
-            {!started && (
-              <Button kind={kind === 'resume' ? 'primary' : 'danger'} onClick={() => void run()}>
-                {words.verb}
-              </Button>
-            )}
-          </>
-        )
-      }
-    >
-      {!started && (
-        <>
-          <Sample workflows={targets} />
-          {words.children && (
-            <Checkbox checked={children} onChange={setChildren}>
-              {words.children}
-            </Checkbox>
-          )}
-        </>
-      )}
-      {progress && <Running progress={progress} total={targets.length} done={words.done} />}
-    </Dialog>
-  );
-}
-
-function Sample({ workflows }: { workflows: Workflow[] }) {
-  const first = workflows.slice(0, 6);
-  return (
-    <ul className="stack" style={{ gap: 6 }}>
-      {first.map((workflow) => (
-        <li key={workflow.workflowId} className="row">
-          <StatusBadge status={workflow.status} />
-          <bdi className="clip">{workflow.workflowName}</bdi>
-          <bdi className="clip mono muted">{workflow.workflowId}</bdi>
-        </li>
-      ))}
-      {workflows.length > first.length && (
-        <li className="muted">and {count(workflows.length - first.length)} more</li>
-      )}
-    </ul>
-  );
-}
-
-function Running({ progress, total, done }: { progress: Progress; total: number; done: string }) {
-  return (
-    <div className="stack" role="status">
-      <div className={s.progress}>
-        <div style={{ width: `${(100 * progress.done) / Math.max(total, 1)}%` }} />
-      </div>
-      <p className="num">
-        {count(progress.done - progress.failed.length)} of {count(total)} {done}
-        {progress.failed.length > 0 && `, ${count(progress.failed.length)} failed`}
-        {progress.stopped && ', stopped'}
-      </p>
-      {progress.failed.length > 0 && (
-        <ul className={s.failures}>
-          {progress.failed.map((failure) => (
-            <li key={failure.id} className="foreign">
-              <bdi className="mono">{failure.id}</bdi>: {failure.text}
-            </li>
-          ))}
-        </ul>
-      )}
-    </div>
+        }
+        entries={ORDER.map((kind) => ({
+          label: `${KINDS[kind].title}…`,
+          danger: kind === 'delete',
+          onSelect: () => {
+            const { sortDesc: _, ...filter } = searchBody(filters, serverNow());
+            setChosen({ kind, target: { filter } });
+          },
+        }))}
+      />
+      {chosen && <OperationDialog {...chosen} app={app} onClose={() => setChosen(null)} onDone={onDone} />}
+    </>
   );
 }

@@ -10,16 +10,17 @@ import { useHotkeys } from '~/app/hotkeys';
 import { Button } from '~/ui/controls';
 import { Page } from '~/ui/data';
 import { count, plural } from '~/ui/format';
-import { useRenewal } from '~/ui/live';
+import { usePushed } from '~/ui/live';
 import { Menu } from '~/ui/Menu';
 import { notify } from '~/ui/overlay';
 import { Empty, Failed, Loading, NoMatch, Stale } from '~/ui/states';
-import { BulkBar } from './Bulk';
+import { ActOnAll, BulkBar } from './Bulk';
 import { COLUMN_NAMES, features, HIDDEN_AT_FIRST, TRACKS, workflowColumns } from './columns';
 import { FilterBar, FilterChips } from './FilterBar';
 import { type Filters, isFiltered } from './filters';
 import { QuickFilters } from './QuickFilters';
 import { useWorkflowList, type WorkflowList } from './useWorkflowList';
+import { Views } from './Views';
 import s from './Workflows.module.css';
 
 const ROW = 34;
@@ -33,13 +34,14 @@ export function WorkflowsPage(props: {
   const { app, filters, onFilters } = props;
   const list = useWorkflowList(app, filters);
   const [columnVisibility, setColumnVisibility] = useColumns();
-  const executors = useQuery({ ...read.executors(app), ...useRenewal(5_000) });
+  const executors = useQuery({ ...read.executors(app), ...usePushed(app, 5_000) });
   return (
     <Page
       fill
       title="Workflows"
       actions={
         <>
+          {isFiltered(filters) && <ActOnAll app={app} filters={filters} onDone={list.reload} />}
           <ImportButton app={app} onDone={list.reload} />
           <Menu
             trigger={
@@ -59,6 +61,7 @@ export function WorkflowsPage(props: {
       <div className={s.bar}>
         <FilterBar app={app} filters={filters} rows={list.rows} onChange={onFilters} />
         <QuickFilters filters={filters} onChange={onFilters} />
+        <Views app={app} filters={filters} mayWrite onChange={onFilters} />
       </div>
       <FilterChips filters={filters} onChange={onFilters} />
       {list.problem && list.rows.length > 0 && <Stale problem={list.problem} />}

@@ -2,6 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import type { Workflow } from '~/api/queries';
 
 vi.mock('~/api/queries', () => ({}));
+vi.mock('~/ui/live', () => ({}));
 const { arrange, nextCursor } = await import('./useWorkflowList');
 
 function row(id: string, createdAt: string, status = 'PENDING', updatedAt = createdAt): Workflow {
