@@ -35,8 +35,8 @@ pub mod outbox;
 pub mod recoveries;
 pub mod roles;
 pub mod rounds;
-pub mod users;
 pub mod system;
+pub mod users;
 pub mod views;
 
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");

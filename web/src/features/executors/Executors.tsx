@@ -5,7 +5,8 @@ import { queryClient } from '~/api/client';
 import { act, type Executor, read } from '~/api/queries';
 import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
-import { usePushed } from '~/ui/live';
+import { count } from '~/ui/format';
+import { usePushed, useRenewal } from '~/ui/live';
 import { ActionDialog, Dialog, notify } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
 import { unresponsiveSince } from '../fleet/health';
@@ -14,6 +15,23 @@ import { RecoveryTable } from '../recovery/RecoveryTable';
 /** The processes of an application, and the history of each. */
 export function Executors({ app }: { app: string }) {
   const executors = useQuery({ ...read.executors(app), ...usePushed(app, 2_000) });
+  const pending = useQuery({
+    ...read.aggregates(app, {
+      groupByExecutorId: true,
+      groupByAppVersion: true,
+      selectCount: true,
+      status: ['PENDING'],
+    }),
+    ...useRenewal(3_000),
+  });
+  const running = pending.data
+    ? new Map(
+        pending.data.map((row) => [
+          `${row.group.executor_id} ${row.group.application_version}`,
+          row.count ?? 0,
+        ]),
+      )
+    : null;
   const [chosen, setChosen] = useState<Executor | null>(null);
   const [evicting, setEvicting] = useState<Executor | null>(null);
   return (
@@ -41,7 +59,13 @@ export function Executors({ app }: { app: string }) {
                 Recovery.
               </Empty>
             ) : (
-              <ExecutorTable app={app} executors={list} onOpen={setChosen} onEvict={setEvicting} />
+              <ExecutorTable
+                app={app}
+                executors={list}
+                running={running}
+                onOpen={setChosen}
+                onEvict={setEvicting}
+              />
             )
           }
         </Loaded>
@@ -55,6 +79,8 @@ export function Executors({ app }: { app: string }) {
 function ExecutorTable(props: {
   app: string;
   executors: Executor[];
+  /** Pending workflows by executor and version; null while nobody could be asked. */
+  running: ReadonlyMap<string, number> | null;
   onOpen: (executor: Executor) => void;
   onEvict: (executor: Executor) => void;
 }) {
@@ -68,6 +94,7 @@ function ExecutorTable(props: {
         <>
           <th>Executor</th>
           <th>Status</th>
+          <th data-num>Runs</th>
           <th>Version</th>
           <th>Host</th>
           <th>SDK</th>
@@ -87,6 +114,22 @@ function ExecutorTable(props: {
           <td>
             <ExecutorStatus executor={executor} />
           </td>
+          <td data-num>
+            <Link
+              to="/apps/$app/workflows"
+              params={{ app: props.app }}
+              search={{
+                executor: [executor.executorId],
+                version: [executor.appVersion],
+                status: ['PENDING'],
+              }}
+              className="link"
+            >
+              {props.running === null
+                ? '–'
+                : count(props.running.get(`${executor.executorId} ${executor.appVersion}`) ?? 0)}
+            </Link>
+          </td>
           <td style={{ maxWidth: 180 }}>
             <Id value={executor.appVersion} label="version" />
           </td>
@@ -103,14 +146,6 @@ function ExecutorTable(props: {
             <Age time={executor.updatedAt} />
           </td>
           <td data-actions>
-            <Link
-              to="/apps/$app/workflows"
-              params={{ app: props.app }}
-              search={{ executor: [executor.executorId], status: ['PENDING'] }}
-              {...buttonLook('quiet', true)}
-            >
-              Its workflows
-            </Link>
             <Button kind="quiet" small onClick={() => props.onOpen(executor)}>
               Details
             </Button>

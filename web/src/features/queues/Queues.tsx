@@ -1,11 +1,16 @@
-import { useQuery } from '@tanstack/react-query';
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useMemo } from 'react';
 import { type Queue, read } from '~/api/queries';
+import { BarChart, type Series } from '~/ui/Chart';
+import { useNow } from '~/ui/clock';
 import { Age, Badge, Page, Panel, Table } from '~/ui/data';
 import { count, duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
+import { timeWindow } from '../fleet/outcomes';
+import { type Group, groups, type Span, times } from '../metrics/groups';
+import s from '../metrics/Metrics.module.css';
 import { type QueueRow, queueRows } from './queues';
 
 /** How much waits where, for how long, and what the limits allow. */
@@ -22,6 +27,7 @@ export function Queues({ app }: { app: string }) {
     ...useRenewal(3_000),
   });
   const rows = useMemo(() => queueRows(queues.data ?? [], active.data ?? []), [queues.data, active.data]);
+  const lately = useLately(app);
   return (
     <Page title="Queues">
       <Panel flush>
@@ -30,7 +36,7 @@ export function Queues({ app }: { app: string }) {
             rows.length === 0 ? (
               <Empty title="No queues">The application has declared none.</Empty>
             ) : (
-              <QueueTable app={app} rows={rows} counted={active.data !== undefined} />
+              <QueueTable app={app} rows={rows} counted={active.data !== undefined} lately={lately} />
             )
           }
         </Loaded>
@@ -39,7 +45,45 @@ export function Queues({ app }: { app: string }) {
   );
 }
 
-function QueueTable({ app, rows, counted }: { app: string; rows: QueueRow[]; counted: boolean }) {
+const BUCKET = 120_000;
+const BUCKETS = 30;
+
+/** What each queue took in during the last hour, and how long it let wait. */
+function useLately(app: string): { span: Span; of: ReadonlyMap<string, Group> } {
+  const now = Math.floor(useNow() / BUCKET) * BUCKET;
+  const span = useMemo(() => ({ ...timeWindow(now, BUCKETS, BUCKET), bucketMs: BUCKET }), [now]);
+  const query = useQuery({
+    ...read.aggregates(app, {
+      groupByQueueName: true,
+      groupByStatus: true,
+      selectCount: true,
+      selectMaxQueueWaitMs: true,
+      timeBucketSizeMs: BUCKET,
+      startTime: new Date(span.start).toISOString(),
+    }),
+    ...useRenewal(10_000),
+    placeholderData: keepPreviousData,
+  });
+  return useMemo(
+    () => ({
+      span,
+      of: new Map(groups(query.data ?? [], 'queue', span).map((group) => [group.name, group])),
+    }),
+    [query.data, span],
+  );
+}
+
+function QueueTable({
+  app,
+  rows,
+  counted,
+  lately,
+}: {
+  app: string;
+  rows: QueueRow[];
+  counted: boolean;
+  lately: ReturnType<typeof useLately>;
+}) {
   const figure = (value: number) => (counted ? count(value) : '–');
   return (
     <Table
@@ -51,9 +95,9 @@ function QueueTable({ app, rows, counted }: { app: string; rows: QueueRow[]; cou
           <th data-num>Running</th>
           <th data-num>Delayed</th>
           <th>Oldest waiting</th>
-          <th>At once</th>
-          <th>Rate</th>
-          <th>Looked at</th>
+          <th data-num>Longest wait, 1 h</th>
+          <th>Limits</th>
+          <th className={s.spark}>Enqueued in the last hour</th>
         </>
       }
     >
@@ -80,10 +124,12 @@ function QueueTable({ app, rows, counted }: { app: string; rows: QueueRow[]; cou
           <td>
             <Age time={row.oldest} />
           </td>
-          <td>{row.queue ? limits(row.queue) : '–'}</td>
-          <td className="num">{row.queue ? rate(row.queue) : '–'}</td>
-          <td className="num">
-            {row.queue ? `every ${duration(row.queue.pollingIntervalSecs * 1_000)}` : '–'}
+          <td data-num>
+            <Longest group={lately.of.get(row.name)} />
+          </td>
+          <td>{row.queue ? <Limits queue={row.queue} /> : <span className="muted">–</span>}</td>
+          <td className={s.spark}>
+            <Lately group={lately.of.get(row.name)} span={lately.span} />
           </td>
         </tr>
       ))}
@@ -91,16 +137,60 @@ function QueueTable({ app, rows, counted }: { app: string; rows: QueueRow[]; cou
   );
 }
 
-function limits(queue: Queue): string {
-  const parts = [
-    queue.concurrency !== null && `${count(queue.concurrency)} in all`,
-    queue.workerConcurrency !== null && `${count(queue.workerConcurrency)} an executor`,
-    queue.partitionConcurrency !== null && `${count(queue.partitionConcurrency)} a partition`,
-  ].filter((part) => part !== false);
-  return parts.length > 0 ? parts.join(', ') : 'no limit';
+function Longest({ group }: { group: Group | undefined }) {
+  return group && group.worst !== null ? duration(group.worst) : <span className="muted">–</span>;
 }
 
-function rate(queue: Queue): string {
-  if (queue.rateLimitMax === null || queue.rateLimitPeriodSecs === null) return 'no limit';
-  return `${count(queue.rateLimitMax)} in ${duration(queue.rateLimitPeriodSecs * 1_000)}`;
+function Lately({ group, span }: { group: Group | undefined; span: Span }) {
+  const at = useMemo(() => times(span), [span]);
+  const series = useMemo(
+    (): Series[] =>
+      group
+        ? [
+            { label: 'Failed', tone: 'err', values: group.failed },
+            { label: 'Active', tone: 'wait', values: group.other },
+            { label: 'Succeeded', tone: 'ok', values: group.ok },
+          ]
+        : [],
+    [group],
+  );
+  if (!group) return <span className="muted">nothing</span>;
+  return (
+    <div className="row">
+      <div className="grow">
+        <BarChart
+          spark
+          height={26}
+          label={`${count(group.total)} in the last hour`}
+          times={at}
+          series={series}
+        />
+      </div>
+      <span className="num soft">{count(group.total)}</span>
+    </div>
+  );
+}
+
+function Limits({ queue }: { queue: Queue }) {
+  return (
+    <span title={`Looked at every ${duration(queue.pollingIntervalSecs * 1_000)}`}>
+      {limits(queue) || 'none'}
+    </span>
+  );
+}
+
+function limits(queue: Queue): string {
+  const rate = (most: number | null, secs: number | null, of: string) =>
+    most !== null && secs !== null && `${count(most)} ${of}in ${duration(secs * 1_000)}`;
+  return [
+    queue.concurrency !== null && `${count(queue.concurrency)} at once`,
+    queue.workerConcurrency !== null && `${count(queue.workerConcurrency)} an executor`,
+    queue.partitionConcurrency !== null && `${count(queue.partitionConcurrency)} a partition`,
+    queue.partitionWorkerConcurrency !== null &&
+      `${count(queue.partitionWorkerConcurrency)} a partition and executor`,
+    rate(queue.rateLimitMax, queue.rateLimitPeriodSecs, ''),
+    rate(queue.partitionRateLimitMax, queue.partitionRateLimitPeriodSecs, 'of a partition '),
+  ]
+    .filter((part) => part !== false)
+    .join(', ');
 }

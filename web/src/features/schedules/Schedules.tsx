@@ -12,11 +12,13 @@ import { useRenewal } from '~/ui/live';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
 import { firingsWithin, nextFirings } from './firings';
+import { Firings, RunsDialog } from './Runs';
 
 /** What starts by the clock: when it did last and will next, and the ways to hold it, push it or catch up. */
 export function Schedules({ app }: { app: string }) {
   const schedules = useQuery({ ...read.schedules(app), ...useRenewal(5_000) });
   const [backfill, setBackfill] = useState<Schedule | null>(null);
+  const [shown, setShown] = useState<Schedule | null>(null);
   return (
     <Page title="Schedules">
       <Panel flush>
@@ -47,6 +49,7 @@ export function Schedules({ app }: { app: string }) {
                     app={app}
                     schedule={schedule}
                     onBackfill={() => setBackfill(schedule)}
+                    onRuns={() => setShown(schedule)}
                   />
                 ))}
               </Table>
@@ -54,6 +57,7 @@ export function Schedules({ app }: { app: string }) {
           }
         </Loaded>
       </Panel>
+      {shown && <RunsDialog app={app} schedule={shown} onClose={() => setShown(null)} />}
       {backfill && <BackfillDialog app={app} schedule={backfill} onClose={() => setBackfill(null)} />}
     </Page>
   );
@@ -63,10 +67,12 @@ function ScheduleRow({
   app,
   schedule,
   onBackfill,
+  onRuns,
 }: {
   app: string;
   schedule: Schedule;
   onBackfill: () => void;
+  onRuns: () => void;
 }) {
   const now = useNow();
   const active = schedule.status === 'ACTIVE';
@@ -121,6 +127,9 @@ function ScheduleRow({
       </td>
       <td>{active && next ? <Age time={next.toISOString()} /> : <span className="muted">–</span>}</td>
       <td data-actions>
+        <Button small kind="quiet" onClick={onRuns}>
+          Runs
+        </Button>
         <Button small kind="quiet" disabled={hold.isPending} onClick={() => hold.mutate()}>
           {active ? 'Pause' : 'Resume'}
         </Button>
@@ -195,6 +204,16 @@ function BackfillDialog({
           />
         )}
       </Field>
+      {valid && firings !== null && firings > 0 && (
+        <Firings
+          title="It would have fired"
+          firings={
+            nextFirings(schedule.cronExpression, schedule.cronTimezone, from - 1_000, Math.min(firings, 8)) ??
+            []
+          }
+          more={firings - 8}
+        />
+      )}
       {firings !== null && firings >= MOST_COUNTED && (
         <Banner tone="warn">
           That is very many at once. The executor enqueues them one by one; take a shorter span.

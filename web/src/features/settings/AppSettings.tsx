@@ -9,6 +9,7 @@ import { Page, Panel } from '~/ui/data';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner, Fault, Loaded } from '~/ui/states';
+import { Limits } from './Limits';
 
 /** How an application is watched: when a process counts as dead, and what may be done then. */
 export function AppSettings({ app }: { app: string }) {
@@ -20,6 +21,9 @@ export function AppSettings({ app }: { app: string }) {
           <div className="stack" style={{ maxWidth: 680, gap: 16 }}>
             <Panel title="Recovery">
               <Form key={JSON.stringify(data)} app={data} />
+            </Panel>
+            <Panel title="Retention and time-outs">
+              <Limits key={JSON.stringify(data)} app={data} />
             </Panel>
             <Danger app={data.name} />
           </div>

@@ -59,9 +59,8 @@ function VersionTable(props: { app: string; rows: VersionRow[]; onLatest: (versi
           <th>Version</th>
           <th>State</th>
           <th data-num>Executors</th>
-          <th data-num>Pending</th>
-          <th data-num>Enqueued</th>
-          <th data-num>Delayed</th>
+          <th data-num>Running</th>
+          <th data-num>Waiting</th>
           <th data-num>Stranded</th>
           <th>Oldest active</th>
           <th>
@@ -89,7 +88,7 @@ function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (
         </div>
       </td>
       <td>
-        <div style={{ padding: '3px 0', minWidth: 250 }}>
+        <div style={{ padding: '3px 0', minWidth: 210 }}>
           <Badge tone={state.tone}>{state.label}</Badge>
           <div className="muted" style={{ marginTop: 3 }}>
             {state.detail}
@@ -111,8 +110,10 @@ function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (
         </span>
       </td>
       <Figure value={row.workflows.pending} />
-      <Figure value={row.workflows.enqueued} />
-      <Figure value={row.workflows.delayed} />
+      <Figure
+        value={row.workflows.enqueued + row.workflows.delayed}
+        title={`${count(row.workflows.enqueued)} on a queue, ${count(row.workflows.delayed)} delayed`}
+      />
       <td data-num>
         {row.stranded > 0 ? (
           <Link to="/apps/$app/recovery" params={{ app }}>
@@ -144,6 +145,10 @@ function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (
   );
 }
 
-function Figure({ value }: { value: number }) {
-  return <td data-num>{value === 0 ? <span className="muted">0</span> : count(value)}</td>;
+function Figure({ value, title }: { value: number; title?: string }) {
+  return (
+    <td data-num title={title}>
+      {value === 0 ? <span className="muted">0</span> : count(value)}
+    </td>
+  );
 }
