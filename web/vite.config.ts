@@ -53,7 +53,14 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   server: {
-    proxy: { '/v2': server, '/healthz': server, '/readyz': server, '/openapi.json': server, '/docs': server },
+    proxy: {
+      '/v2': server,
+      '/healthz': server,
+      '/readyz': server,
+      '/openapi.json': server,
+      '/docs': server,
+      '/console': server,
+    },
   },
   test: { include: ['src/**/*.test.ts'], environment: 'node' },
 });

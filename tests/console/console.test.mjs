@@ -104,7 +104,7 @@ describe('the console', () => {
   it('saves the grace, which the following tests make short', async () => {
     await page.goto(path('/settings'));
     await page.getByLabel('Grace, in seconds').fill('5');
-    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByText('Settings saved').waitFor();
     assert.equal((await server.call('GET', `/apps/${APP}`)).executorTimeoutSecs, 5);
   });
@@ -212,7 +212,8 @@ describe('the console', () => {
       return found[0];
     });
     await page.goto(path(`/workflows/${encodeURIComponent(running.workflowId)}`));
-    await page.getByText(/Running on slow/).waitFor();
+    // The server says so, and for a Rust executor even which step it is in.
+    await page.getByText(/^(A step|It runs|Step)/i).first().waitFor();
     await page.keyboard.press('c');
     await page.getByRole('dialog').getByRole('button', { name: 'Cancel the workflow' }).click();
     await page.getByText('Cancel requested').waitFor();
@@ -237,9 +238,53 @@ describe('the console', () => {
     await page.keyboard.press('x');
     await page.getByRole('toolbar').getByText('2 selected').waitFor();
     await page.getByRole('toolbar').getByRole('button', { name: 'Cancel' }).click();
-    await page.getByRole('dialog').getByRole('button', { name: /Cancel them|Close/ }).first().waitFor();
-    await page.getByRole('dialog').getByRole('button', { name: 'Cancel them' }).click();
-    await page.getByText(/workflows? cancelled/).first().waitFor();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('heading', { name: /^Cancel [12] workflows?$/ }).waitFor();
+    await dialog.getByLabel('Reason').fill('a drill');
+    await dialog.getByRole('button', { name: 'Cancel them' }).click();
+    await dialog.getByRole('heading', { name: /^[12] of [12] cancelled/ }).waitFor();
+    await dialog.getByRole('link', { name: 'Open in Operations' }).click();
+    await page.waitForURL('**/operations?id=*');
+    await page.getByRole('dialog').getByText('a drill').waitFor();
+    await page.getByRole('dialog').getByRole('button', { name: 'Close' }).click();
+    await page.getByRole('row', { name: /Cancel.*by selection/ }).getByText('Done').waitFor();
+  });
+
+  it('acts on all that match a filter, after a preview with a count', async () => {
+    await page.goto(path('/workflows?status=CANCELLED'));
+    await page.getByRole('checkbox', { name: /^Select/ }).first().waitFor();
+    const meant = (await search({ status: ['CANCELLED'] })).length;
+    assert(meant > 0);
+    await page.getByRole('button', { name: 'Act on all that match' }).click();
+    await page.getByRole('menuitem', { name: 'Fork…' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('heading', { name: new RegExp(`^Fork ${meant} workflows?$`) }).waitFor();
+    assert.equal(await dialog.getByRole('list', { name: 'Some of the workflows' }).getByRole('listitem').count(), meant);
+    await dialog.getByRole('button', { name: 'Fork them' }).click();
+    await dialog.getByRole('heading', { name: `${meant} of ${meant} forked` }).waitFor();
+    await dialog.getByRole('button', { name: 'Close' }).click();
+    await eventually('the forks are there', async () => (await search({ wasForkedFrom: true })).length >= meant);
+  });
+
+  it('keeps views on the server, for everybody', async () => {
+    await page.goto(path('/workflows?status=ERROR&since=24h'));
+    await page.getByRole('button', { name: 'Views' }).click();
+    await page.getByRole('menuitem', { name: 'Save this view…' }).click();
+    await page.getByRole('dialog').getByLabel('Name').fill('Broken today');
+    await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
+    await page.getByText('View saved').waitFor();
+    const other = await openTab(browser, { url: server.url, key: server.adminKey });
+    await other.page.goto(path('/workflows'));
+    await other.page.getByRole('button', { name: 'Views' }).click();
+    await other.page.getByRole('menuitem', { name: 'Broken today' }).click();
+    await other.page.waitForURL('**/workflows?status=ERROR&since=24h');
+    await other.page.getByRole('button', { name: 'Broken today' }).click();
+    await other.page.getByRole('menuitem', { name: 'Manage views…' }).click();
+    await other.page.getByRole('button', { name: 'Delete Broken today' }).click();
+    await other.page.getByText('View deleted').waitFor();
+    assert.deepEqual(await server.call('GET', `/apps/${APP}/views`), []);
+    assert.deepEqual(other.faults, []);
+    await other.close();
   });
 
   it('puts stranded work first, and assigns it to another version', async () => {
@@ -283,6 +328,71 @@ describe('the console', () => {
     await page.goto(path('/versions'));
     await page.getByRole('row', { name: new RegExp(`^${V1}`) }).waitFor();
     await page.getByRole('row', { name: new RegExp(`^${OLD}`) }).waitFor();
+  });
+
+  it('makes and deletes alerting rules', async () => {
+    await page.goto(path('/alerts'));
+    await page.getByRole('button', { name: 'New rule' }).first().click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('Failures, at least').fill('0');
+    await dialog.getByText('A whole number, at least 1.').waitFor();
+    assert(await dialog.getByRole('button', { name: 'Make the rule' }).isDisabled());
+    await dialog.getByLabel('Failures, at least').fill('3');
+    await dialog.getByLabel('Workflow', { exact: true }).fill('checkout');
+    await dialog.getByRole('button', { name: 'Make the rule' }).click();
+    const row = page.getByRole('row', { name: /3 failures of workflow checkout within 1 m 00 s/ });
+    await row.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await page.getByText('Rule deleted').waitFor();
+    assert.deepEqual(await server.call('GET', `/apps/${APP}/alerting-rules`), []);
+  });
+
+  it('charts workflows and steps', async () => {
+    await page.goto(path('/metrics'));
+    await page.getByRole('row', { name: /^checkout/ }).waitFor();
+    await page.getByRole('img', { name: /^Workflows started: [1-9]/ }).waitFor();
+    await page.getByRole('button', { name: 'By step' }).click();
+    await page.waitForURL('**/metrics?by=step');
+    await page.getByRole('button', { name: 'charge_card' }).or(page.getByRole('table').getByRole('button').first()).first().click();
+    await page.waitForURL('**/metrics?by=step&name=*');
+    await page.getByRole('img', { name: /^Longest step: [1-9]/ }).waitFor();
+  });
+
+  it('describes the installation', async () => {
+    await page.goto('/system');
+    await page.getByRole('row', { name: /Serving/ }).waitFor();
+    await page.getByRole('row', { name: /^rust/ }).getByText(APP).waitFor();
+  });
+
+  it('sets limits in the words people use', async () => {
+    await page.goto(path('/settings'));
+    await page.getByLabel('Delete completed workflows that are older than').fill('soon');
+    await page.getByText('A length of time such as').waitFor();
+    await page.getByLabel('Delete completed workflows that are older than').fill('30d');
+    await page.getByRole('button', { name: 'Save the limits' }).click();
+    await page.getByText('Limits saved').waitFor();
+    assert.equal((await server.call('GET', `/apps/${APP}`)).gcTimeThresholdMs, 30 * 86_400_000);
+    await page.getByLabel('Delete completed workflows that are older than').fill('');
+    await page.getByRole('button', { name: 'Save the limits' }).click();
+    await eventually('it is cleared', async () => (await server.call('GET', `/apps/${APP}`)).gcTimeThresholdMs === null);
+  });
+
+  it('offers nothing that a key may not do', async () => {
+    const { token } = await server.call('POST', '/tokens/looker', { permissions: ['application.read'] });
+    const own = await openTab(browser, { url: server.url, key: token });
+    await own.page.goto(path('/workflows?status=SUCCESS'));
+    await own.page.getByRole('checkbox', { name: /^Select/ }).first().click();
+    assert.equal(await own.page.getByRole('button', { name: /Act on all|Import/ }).count(), 0);
+    assert.equal(await own.page.getByRole('toolbar').count(), 0);
+    assert.equal(await own.page.getByRole('link', { name: /API keys|Audit/ }).count(), 0);
+    await own.page.goto(path('/settings'));
+    await own.page.getByText('You may see these settings').waitFor();
+    assert(await own.page.getByLabel('Grace, in seconds').isDisabled());
+    await own.page.goto(path('/executors'));
+    await own.page.getByRole('row').nth(1).waitFor();
+    assert.equal(await own.page.getByRole('button', { name: 'Evict' }).count(), 0);
+    assert.deepEqual(own.faults, []);
+    await own.close();
   });
 
   it('makes, renames and revokes keys', async () => {
@@ -377,6 +487,11 @@ describe('the console', () => {
         versions: [path('/versions'), 'Versions'],
         queues: [path('/queues'), 'Queues'],
         schedules: [path('/schedules'), 'Schedules'],
+        operations: [path('/operations'), 'Operations'],
+        metrics: [path('/metrics'), 'Metrics'],
+        'metrics-steps': [path('/metrics?by=step&span=6h'), 'Metrics'],
+        alerts: [path('/alerts'), 'Alerts'],
+        system: ['/system', 'System'],
         audit: ['/audit', 'Audit'],
         connect: [path('/connect'), 'Connect an executor'],
         settings: [path('/settings'), 'Settings'],

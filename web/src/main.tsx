@@ -9,13 +9,16 @@ import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { BASE } from './api/base';
 import { queryClient, whenUnauthorized } from './api/client';
-import { setSessionKey } from './api/session';
+import { forgetSession } from './api/session';
 import { parseSearch, stringifySearch } from './app/search';
 import { applyTheme } from './app/theme';
 import { routeTree } from './routeTree.gen';
 import { LiveProvider } from './ui/live';
 
 applyTheme();
+// The icon's address is relative to the page that was opened first: pin it before the address changes.
+for (const link of document.querySelectorAll<HTMLLinkElement>('link[rel=icon]'))
+  link.href = String(link.href);
 
 const router = createRouter({
   routeTree,
@@ -34,8 +37,8 @@ declare module '@tanstack/react-router' {
 }
 
 whenUnauthorized(() => {
-  if (router.state.location.pathname === '/login') return;
-  setSessionKey(null);
+  if (router.state.location.pathname.startsWith('/login')) return;
+  forgetSession();
   queryClient.clear();
   void router.navigate({ to: '/login', search: { next: router.state.location.href } });
 });

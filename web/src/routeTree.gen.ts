@@ -10,12 +10,14 @@
 
 import { Route as rootRouteImport } from './routes/__root'
 import { Route as ConsoleRouteImport } from './routes/_console'
-import { Route as LoginRouteImport } from './routes/login'
+import { Route as JoinRouteImport } from './routes/join'
 import { Route as ConsoleIndexRouteImport } from './routes/_console.index'
 import { Route as ConsoleAuditRouteImport } from './routes/_console.audit'
 import { Route as ConsoleKeysRouteImport } from './routes/_console.keys'
 import { Route as ConsoleNewRouteImport } from './routes/_console.new'
 import { Route as ConsoleSystemRouteImport } from './routes/_console.system'
+import { Route as LoginIndexRouteImport } from './routes/login.index'
+import { Route as LoginCallbackRouteImport } from './routes/login.callback'
 import { Route as ConsoleAppsAppRouteImport } from './routes/_console.apps.$app'
 import { Route as ConsoleAppsAppIndexRouteImport } from './routes/_console.apps.$app.index'
 import { Route as ConsoleAppsAppAlertsRouteImport } from './routes/_console.apps.$app.alerts'
@@ -36,9 +38,9 @@ const ConsoleRoute = ConsoleRouteImport.update({
   id: '/_console',
   getParentRoute: () => rootRouteImport,
 } as any)
-const LoginRoute = LoginRouteImport.update({
-  id: '/login',
-  path: '/login',
+const JoinRoute = JoinRouteImport.update({
+  id: '/join',
+  path: '/join',
   getParentRoute: () => rootRouteImport,
 } as any)
 const ConsoleIndexRoute = ConsoleIndexRouteImport.update({
@@ -65,6 +67,16 @@ const ConsoleSystemRoute = ConsoleSystemRouteImport.update({
   id: '/system',
   path: '/system',
   getParentRoute: () => ConsoleRoute,
+} as any)
+const LoginIndexRoute = LoginIndexRouteImport.update({
+  id: '/login/',
+  path: '/login/',
+  getParentRoute: () => rootRouteImport,
+} as any)
+const LoginCallbackRoute = LoginCallbackRouteImport.update({
+  id: '/login/callback',
+  path: '/login/callback',
+  getParentRoute: () => rootRouteImport,
 } as any)
 const ConsoleAppsAppRoute = ConsoleAppsAppRouteImport.update({
   id: '/apps/$app',
@@ -147,11 +159,13 @@ const ConsoleAppsAppWorkflowsIdRoute =
 
 export interface FileRoutesByFullPath {
   '/': typeof ConsoleIndexRoute
-  '/login': typeof LoginRoute
+  '/join': typeof JoinRoute
   '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
   '/system': typeof ConsoleSystemRoute
+  '/login/callback': typeof LoginCallbackRoute
+  '/login/': typeof LoginIndexRoute
   '/apps/$app': typeof ConsoleAppsAppRouteWithChildren
   '/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
@@ -169,12 +183,14 @@ export interface FileRoutesByFullPath {
   '/apps/$app/workflows/': typeof ConsoleAppsAppWorkflowsIndexRoute
 }
 export interface FileRoutesByTo {
-  '/login': typeof LoginRoute
+  '/join': typeof JoinRoute
   '/audit': typeof ConsoleAuditRoute
   '/keys': typeof ConsoleKeysRoute
   '/new': typeof ConsoleNewRoute
   '/system': typeof ConsoleSystemRoute
+  '/login/callback': typeof LoginCallbackRoute
   '/': typeof ConsoleIndexRoute
+  '/login': typeof LoginIndexRoute
   '/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
   '/apps/$app/connect': typeof ConsoleAppsAppConnectRoute
@@ -193,12 +209,14 @@ export interface FileRoutesByTo {
 export interface FileRoutesById {
   __root__: typeof rootRouteImport
   '/_console': typeof ConsoleRouteWithChildren
-  '/login': typeof LoginRoute
+  '/join': typeof JoinRoute
   '/_console/audit': typeof ConsoleAuditRoute
   '/_console/keys': typeof ConsoleKeysRoute
   '/_console/new': typeof ConsoleNewRoute
   '/_console/system': typeof ConsoleSystemRoute
+  '/login/callback': typeof LoginCallbackRoute
   '/_console/': typeof ConsoleIndexRoute
+  '/login/': typeof LoginIndexRoute
   '/_console/apps/$app': typeof ConsoleAppsAppRouteWithChildren
   '/_console/apps/$app/alerts': typeof ConsoleAppsAppAlertsRoute
   '/_console/apps/$app/compare': typeof ConsoleAppsAppCompareRoute
@@ -219,11 +237,13 @@ export interface FileRouteTypes {
   fileRoutesByFullPath: FileRoutesByFullPath
   fullPaths:
     | '/'
-    | '/login'
+    | '/join'
     | '/audit'
     | '/keys'
     | '/new'
     | '/system'
+    | '/login/callback'
+    | '/login/'
     | '/apps/$app'
     | '/apps/$app/alerts'
     | '/apps/$app/compare'
@@ -241,12 +261,14 @@ export interface FileRouteTypes {
     | '/apps/$app/workflows/'
   fileRoutesByTo: FileRoutesByTo
   to:
-    | '/login'
+    | '/join'
     | '/audit'
     | '/keys'
     | '/new'
     | '/system'
+    | '/login/callback'
     | '/'
+    | '/login'
     | '/apps/$app/alerts'
     | '/apps/$app/compare'
     | '/apps/$app/connect'
@@ -264,12 +286,14 @@ export interface FileRouteTypes {
   id:
     | '__root__'
     | '/_console'
-    | '/login'
+    | '/join'
     | '/_console/audit'
     | '/_console/keys'
     | '/_console/new'
     | '/_console/system'
+    | '/login/callback'
     | '/_console/'
+    | '/login/'
     | '/_console/apps/$app'
     | '/_console/apps/$app/alerts'
     | '/_console/apps/$app/compare'
@@ -289,7 +313,9 @@ export interface FileRouteTypes {
 }
 export interface RootRouteChildren {
   ConsoleRoute: typeof ConsoleRouteWithChildren
-  LoginRoute: typeof LoginRoute
+  JoinRoute: typeof JoinRoute
+  LoginCallbackRoute: typeof LoginCallbackRoute
+  LoginIndexRoute: typeof LoginIndexRoute
 }
 
 declare module '@tanstack/react-router' {
@@ -301,11 +327,11 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ConsoleRouteImport
       parentRoute: typeof rootRouteImport
     }
-    '/login': {
-      id: '/login'
-      path: '/login'
-      fullPath: '/login'
-      preLoaderRoute: typeof LoginRouteImport
+    '/join': {
+      id: '/join'
+      path: '/join'
+      fullPath: '/join'
+      preLoaderRoute: typeof JoinRouteImport
       parentRoute: typeof rootRouteImport
     }
     '/_console/': {
@@ -342,6 +368,20 @@ declare module '@tanstack/react-router' {
       fullPath: '/system'
       preLoaderRoute: typeof ConsoleSystemRouteImport
       parentRoute: typeof ConsoleRoute
+    }
+    '/login/': {
+      id: '/login/'
+      path: '/login'
+      fullPath: '/login/'
+      preLoaderRoute: typeof LoginIndexRouteImport
+      parentRoute: typeof rootRouteImport
+    }
+    '/login/callback': {
+      id: '/login/callback'
+      path: '/login/callback'
+      fullPath: '/login/callback'
+      preLoaderRoute: typeof LoginCallbackRouteImport
+      parentRoute: typeof rootRouteImport
     }
     '/_console/apps/$app': {
       id: '/_console/apps/$app'
@@ -512,7 +552,9 @@ const ConsoleRouteWithChildren =
 
 const rootRouteChildren: RootRouteChildren = {
   ConsoleRoute: ConsoleRouteWithChildren,
-  LoginRoute: LoginRoute,
+  JoinRoute: JoinRoute,
+  LoginCallbackRoute: LoginCallbackRoute,
+  LoginIndexRoute: LoginIndexRoute,
 }
 export const routeTree = rootRouteImport
   ._addFileChildren(rootRouteChildren)

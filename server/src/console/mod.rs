@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
-/// What the console may load and reach: its own files and this server, nothing else. No inline script
-/// or style, so that text which slipped into the page as HTML could still do nothing.
+/// What the console may load and reach: its own files and this server, and the issuer where people log
+/// in; nothing else. No inline script or style, so that text which slipped into the page as HTML could
+/// still do nothing. `connect-src` comes last, for the issuer's origins to be added.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
-                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                   base-uri 'none'; form-action 'none'; frame-ancestors 'none'; connect-src 'self'";
 
 /// The page that stands in for the console brings its style along and needs nothing else.
 const MISSING_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
@@ -30,9 +31,21 @@ const DEEPEST: usize = 32;
 #[allow_missing = true]
 struct Dist;
 
-/// Answers a request for a page of the console.
-pub fn serve(request: &Request) -> Response {
-    answer(request, Dist::get)
+/// Answers a request for a page of the console. `reached`: the origins, beside this server, that it
+/// talks to when somebody logs in.
+pub fn serve(request: &Request, reached: &[String]) -> Response {
+    let mut response = answer(request, Dist::get);
+    let headers = response.headers_mut();
+    // The page that stands in for the console reaches nobody.
+    if !reached.is_empty()
+        && headers
+            .get(header::CONTENT_SECURITY_POLICY)
+            .is_some_and(|policy| policy == CSP)
+        && let Ok(policy) = HeaderValue::from_str(&format!("{CSP} {}", reached.join(" ")))
+    {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }
 
 fn answer(request: &Request, file: impl Fn(&str) -> Option<EmbeddedFile>) -> Response {

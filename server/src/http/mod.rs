@@ -77,7 +77,7 @@ fn workflow_named_like_an_action(method: &Method, path: &str) -> Option<String> 
 }
 
 /// Paths of the API that do not exist are problems; everything else is the console's.
-async fn fallback(request: Request) -> Response {
+async fn fallback(State(state): State<AppState>, request: Request) -> Response {
     let path = request.uri().path();
     let is_api = ["/v2", "/v1", "/v1alpha1", "/websocket"]
         .iter()
@@ -89,7 +89,11 @@ async fn fallback(request: Request) -> Response {
         return api::Problem::not_found("there is no such path in this server's API; see /docs")
             .into_response();
     }
-    crate::console::serve(&request)
+    let oidc = state.auth.oidc();
+    let reached = oidc
+        .map(|issuer| issuer.browser_origins())
+        .unwrap_or_default();
+    crate::console::serve(&request, &reached)
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {

@@ -3,9 +3,10 @@ import createClient, { type Middleware } from 'openapi-fetch';
 import createQueryApi from 'openapi-react-query';
 import { noteServerTime } from '~/ui/clock';
 import { serverUrl } from './base';
+import { sessionConfigQuery } from './config';
 import { Problem } from './problem';
 import type { components, paths } from './schema.gen';
-import { sessionKey } from './session';
+import { sessionKey, sessionTokens } from './session';
 
 export type Schemas = components['schemas'];
 
@@ -16,9 +17,9 @@ export function whenUnauthorized(handler: () => void): void {
 }
 
 const session: Middleware = {
-  onRequest({ request }) {
-    const key = sessionKey();
-    if (key) request.headers.set('Authorization', `Bearer ${key}`);
+  async onRequest({ request }) {
+    const bearer = sessionKey() ?? (await issuedToken());
+    if (bearer) request.headers.set('Authorization', `Bearer ${bearer}`);
     // A retried mutation (the browser's, a proxy's) is then carried out once.
     if (request.method !== 'GET') request.headers.set('Idempotency-Key', crypto.randomUUID());
     return request;
@@ -34,6 +35,23 @@ const session: Middleware = {
     return Problem.of(error);
   },
 };
+
+/** The token of a person who logged in at an issuer, renewed when it is about to end. */
+async function issuedToken(): Promise<string | null> {
+  const tokens = sessionTokens();
+  if (tokens?.refresh && tokens.expiresAt !== null && tokens.expiresAt < Date.now() + 60_000) {
+    try {
+      const [{ renewTokens }, config] = await Promise.all([
+        import('./oidc'),
+        queryClient.ensureQueryData(sessionConfigQuery),
+      ]);
+      if (config.oidc) await renewTokens(config.oidc);
+    } catch {
+      // The old token is sent: if it has ended, the answer says so and leads to the login.
+    }
+  }
+  return sessionTokens()?.bearer ?? null;
+}
 
 /** The typed client of the HTTP API. Every failure is thrown as a {@link Problem}. */
 export const client = createClient<paths>({ baseUrl: serverUrl('').replace(/\/$/, '') });

@@ -1,5 +1,5 @@
 import { api, client, type Schemas } from './client';
-import { ORG } from './session';
+import { orgName } from './session';
 
 export type App = Schemas['Application'];
 export type Executor = Schemas['Executor'];
@@ -22,12 +22,13 @@ export type AggregatesBody = Schemas['WorkflowAggregatesBody'];
 
 const BASE = '/v2/orgs/{orgName}/apps';
 const APP = '/v2/orgs/{orgName}/apps/{appName}';
-const org = { orgName: ORG };
-const inApp = (appName: string) => ({ orgName: ORG, appName });
+const org = () => ({ orgName: orgName() });
+const inApp = (appName: string) => ({ orgName: orgName(), appName });
 
 /** Everything the console reads: one function per read, all of them TanStack Query options. */
 export const read = {
-  apps: () => api.queryOptions('get', BASE, { params: { path: org } }),
+  self: () => api.queryOptions('get', '/v2/self', {}, { staleTime: 60_000 }),
+  apps: () => api.queryOptions('get', BASE, { params: { path: org() } }),
   app: (app: string) => api.queryOptions('get', APP, { params: { path: inApp(app) } }),
   executors: (app: string) => api.queryOptions('get', `${APP}/executors`, { params: { path: inApp(app) } }),
   versions: (app: string) => api.queryOptions('get', `${APP}/versions`, { params: { path: inApp(app) } }),
@@ -62,7 +63,7 @@ export const read = {
     api.queryOptions('get', `${APP}/metrics`, { params: { path: inApp(app), query } }),
   alertingRules: (app: string) =>
     api.queryOptions('get', `${APP}/alerting-rules`, { params: { path: inApp(app) } }),
-  system: () => api.queryOptions('get', '/v2/orgs/{orgName}/system', { params: { path: org } }),
+  system: () => api.queryOptions('get', '/v2/orgs/{orgName}/system', { params: { path: org() } }),
   events: (app: string, workflowId: string) =>
     api.queryOptions('get', `${APP}/workflows/{workflowId}/events`, {
       params: { path: { ...inApp(app), workflowId } },
@@ -78,9 +79,9 @@ export const read = {
   queues: (app: string) => api.queryOptions('get', `${APP}/queues`, { params: { path: inApp(app) } }),
   schedules: (app: string) => api.queryOptions('get', `${APP}/schedules`, { params: { path: inApp(app) } }),
   audit: (query: { operation?: string; limit: number }) =>
-    api.queryOptions('get', '/v2/orgs/{orgName}/audit-logs', { params: { path: org, query } }),
-  tokens: () => api.queryOptions('get', '/v2/orgs/{orgName}/tokens', { params: { path: org } }),
-  permissions: () => api.queryOptions('get', '/v2/orgs/{orgName}/permissions', { params: { path: org } }),
+    api.queryOptions('get', '/v2/orgs/{orgName}/audit-logs', { params: { path: org(), query } }),
+  tokens: () => api.queryOptions('get', '/v2/orgs/{orgName}/tokens', { params: { path: org() } }),
+  permissions: () => api.queryOptions('get', '/v2/orgs/{orgName}/permissions', { params: { path: org() } }),
 };
 
 /** One page of a search, for lists that keep their own pages. */
@@ -118,16 +119,16 @@ export const act = {
 
   createToken: async (tokenName: string, body: Schemas['CreateTokenInputBody']) => {
     const { data } = await client.POST('/v2/orgs/{orgName}/tokens/{tokenName}', {
-      params: { path: { ...org, tokenName } },
+      params: { path: { ...org(), tokenName } },
       body,
     });
     return data?.token ?? '';
   },
   deleteToken: (tokenName: string) =>
-    client.DELETE('/v2/orgs/{orgName}/tokens/{tokenName}', { params: { path: { ...org, tokenName } } }),
+    client.DELETE('/v2/orgs/{orgName}/tokens/{tokenName}', { params: { path: { ...org(), tokenName } } }),
   renameToken: (tokenName: string, newName: string) =>
     client.PATCH('/v2/orgs/{orgName}/tokens/{tokenName}', {
-      params: { path: { ...org, tokenName } },
+      params: { path: { ...org(), tokenName } },
       body: { newName },
     }),
 

@@ -1052,6 +1052,23 @@ export interface paths {
         patch: operations["updateToken"];
         trace?: never;
     };
+    "/v2/self": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tell who is calling, and what they may do */
+        get: operations["getSelf"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -2086,6 +2103,38 @@ export interface components {
             language: string | null;
             /** @description Its version */
             version: string | null;
+        };
+        /** @description Who is calling, and what they may do. */
+        SelfInfo: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Ids of the applications that the credential covers; absent: all */
+            appIds?: string[] | null;
+            /** @description E-mail of the user or name of the key */
+            display: string;
+            /** @description Id of the user or key */
+            id: string;
+            /**
+             * @description What sort of caller.
+             * @enum {string}
+             */
+            kind: "user" | "api_key";
+            /**
+             * @description How a server authenticates its callers.
+             * @enum {string}
+             */
+            mode: "none" | "keys" | "oidc";
+            /** @description The user's name here; absent for keys, and before registration */
+            name?: string;
+            /** @description The caller's organization; absent for a person who has not registered */
+            orgName?: string;
+            /** @description What the caller may do */
+            permissions: string[];
+            /** @description The user's role; absent for keys */
+            role?: string;
         };
         /** @description A recorded step. */
         Step: {
@@ -5022,6 +5071,35 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getSelf: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SelfInfo"];
+                };
             };
             /** @description Error */
             default: {

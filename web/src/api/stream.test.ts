@@ -1,7 +1,7 @@
 import { expect, it, vi } from 'vitest';
 
 vi.mock('./client', () => ({}));
-vi.mock('./session', () => ({ ORG: 'local' }));
+vi.mock('./session', () => ({ orgName: () => 'local' }));
 const { isMadeOld } = await import('./stream');
 
 const APP = '/v2/orgs/{orgName}/apps/{appName}';

@@ -2,7 +2,7 @@ import type { QueryKey } from '@tanstack/react-query';
 import { EventSourceParserStream } from 'eventsource-parser/stream';
 import { client, queryClient } from './client';
 import { Problem } from './problem';
-import { ORG } from './session';
+import { orgName } from './session';
 
 /** What the server tells while one follows an application. */
 export type Told = 'ready' | 'executor' | 'recovery' | 'operation' | 'missed';
@@ -71,7 +71,7 @@ export async function follow(
 
 async function read(app: string, signal: AbortSignal, onReady: () => void): Promise<void> {
   const { data } = await client.GET(`${APP}/stream`, {
-    params: { path: { orgName: ORG, appName: app } },
+    params: { path: { orgName: orgName(), appName: app } },
     parseAs: 'stream',
     signal,
   });

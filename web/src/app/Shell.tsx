@@ -30,10 +30,10 @@ import {
 } from 'lucide-react';
 import { lazy, type ReactNode, Suspense, useState } from 'react';
 import { serverUrl } from '~/api/base';
-import { queryClient } from '~/api/client';
+import { useMay, useSelf } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { read } from '~/api/queries';
-import { sessionKey, setSessionKey } from '~/api/session';
+import { leave } from '~/features/login/leave';
 import { Button, Kbd } from '~/ui/controls';
 import { Dot } from '~/ui/data';
 import { count } from '~/ui/format';
@@ -169,8 +169,8 @@ function LiveSwitch() {
 }
 
 function Side(props: { app: string | undefined; onPalette: () => void; onSheet: () => void }) {
-  const key = sessionKey();
-  const navigate = useNavigate();
+  const self = useSelf();
+  const may = useMay();
   return (
     <nav className={s.side} aria-label="Main">
       <Link to="/" className={s.brand}>
@@ -183,12 +183,16 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
         <NavLink to="/" icon={<LayoutGrid />} exact>
           Fleet
         </NavLink>
-        <NavLink to="/keys" icon={<KeyRound />}>
-          API keys
-        </NavLink>
-        <NavLink to="/audit" icon={<ScrollText />}>
-          Audit
-        </NavLink>
+        {may('token.read') && (
+          <NavLink to="/keys" icon={<KeyRound />}>
+            API keys
+          </NavLink>
+        )}
+        {may('organization.read') && self?.mode !== 'none' && (
+          <NavLink to="/audit" icon={<ScrollText />}>
+            Audit
+          </NavLink>
+        )}
         <NavLink to="/system" icon={<Cpu />}>
           System
         </NavLink>
@@ -202,17 +206,14 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
         <a className={s.link} href={serverUrl('docs')}>
           <BookOpen /> API reference
         </a>
-        {key && (
+        {self && self.mode !== 'none' && (
           <button
             type="button"
             className={s.link}
-            onClick={() => {
-              setSessionKey(null);
-              queryClient.clear();
-              void navigate({ to: '/login', search: {} });
-            }}
+            onClick={() => void leave()}
+            title={`Logged in as ${self.display}`}
           >
-            <LogOut /> Log out
+            <LogOut /> <bdi className="clip">Log out {self.display}</bdi>
           </button>
         )}
       </div>

@@ -80,7 +80,8 @@ export const SHORTCUTS: { title: string; keys: [keys: string[], what: string][] 
     keys: [
       [['j'], 'Next step'],
       [['k'], 'Previous step'],
-      [['Enter'], 'Open the step'],
+      [['z'], 'Zoom to the step'],
+      [['0'], 'Zoom out'],
       [['c'], 'Cancel'],
       [['r'], 'Resume'],
       [['f'], 'Fork'],

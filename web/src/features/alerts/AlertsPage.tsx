@@ -2,11 +2,13 @@ import { useQuery } from '@tanstack/react-query';
 import { BellRing, Plus } from 'lucide-react';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { type AlertingRule, act, read } from '~/api/queries';
 import { Button } from '~/ui/controls';
 import { Age, Page, Panel, Table } from '~/ui/data';
 import { duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
+import { May } from '~/ui/May';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
 import { RuleDialog } from './RuleDialog';
@@ -19,9 +21,11 @@ export function AlertsPage({ app }: { app: string }) {
     <Page
       title="Alerts"
       actions={
-        <Button kind="primary" onClick={() => setCreating(true)}>
-          <Plus /> New rule
-        </Button>
+        <May permission="application.write">
+          <Button kind="primary" onClick={() => setCreating(true)}>
+            <Plus /> New rule
+          </Button>
+        </May>
       }
     >
       <Panel title="Rules" flush>
@@ -33,6 +37,7 @@ export function AlertsPage({ app }: { app: string }) {
 }
 
 function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
+  const may = useMay();
   const rules = useQuery({ ...read.alertingRules(app), ...useRenewal(5_000) });
   const apps = useQuery(read.apps());
   const [deleting, setDeleting] = useState<AlertingRule | null>(null);
@@ -45,7 +50,7 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
             <Empty
               icon={<BellRing />}
               title="Nothing is watched yet"
-              actions={<Button onClick={onCreate}>New rule</Button>}
+              actions={may('application.write') && <Button onClick={onCreate}>New rule</Button>}
             >
               A rule tells an application’s alert handler, and the alert channels, when workflows fail, a
               queue is slow, work is stranded or nobody answers.
@@ -90,9 +95,11 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
                     )}
                   </td>
                   <td data-actions>
-                    <Button kind="danger" small onClick={() => setDeleting(rule)}>
-                      Delete
-                    </Button>
+                    <May permission="application.write">
+                      <Button kind="danger" small onClick={() => setDeleting(rule)}>
+                        Delete
+                      </Button>
+                    </May>
                   </td>
                 </tr>
               ))}

@@ -4,9 +4,9 @@ import { Link } from '@tanstack/react-router';
 import { Check, CircleCheck, KeyRound } from 'lucide-react';
 import { type ReactNode, useState } from 'react';
 import { serverUrl } from '~/api/base';
+import { useMay, useSelf } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { act, type Executor, read } from '~/api/queries';
-import { sessionKey } from '~/api/session';
 import { Button, buttonLook, controlStyles } from '~/ui/controls';
 import { Badge, Code, Dot } from '~/ui/data';
 import { plural } from '~/ui/format';
@@ -28,7 +28,8 @@ export function Guide({ app, onRegistered }: { app: string | null; onRegistered:
   });
   const connected = (executors.data ?? []).filter((executor) => executor.status === 'HEALTHY');
   // Without authentication any text does as a key, so that step is done from the start.
-  const open = sessionKey() === null;
+  const self = useSelf();
+  const open = self?.mode === 'none';
   const haveKey = open || key !== null;
   return (
     <div className={s.steps}>
@@ -100,6 +101,14 @@ function ExecutorKey(props: { app: string | null; value: string | null; onKey: (
     },
     onSuccess: props.onKey,
   });
+  const mayMake = useMay()('token.write');
+  if (!mayMake) {
+    return (
+      <p className="soft">
+        You may not make keys. Ask an administrator for one that may <code>websocket.connect</code>.
+      </p>
+    );
+  }
   if (props.value) {
     return (
       <>

@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { act, type Executor, read } from '~/api/queries';
 import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
@@ -84,6 +85,7 @@ function ExecutorTable(props: {
   onOpen: (executor: Executor) => void;
   onEvict: (executor: Executor) => void;
 }) {
+  const mayWrite = useMay()('application.write');
   const sorted = [...props.executors].sort(
     (a, b) => a.appVersion.localeCompare(b.appVersion) || a.executorId.localeCompare(b.executorId),
   );
@@ -149,7 +151,7 @@ function ExecutorTable(props: {
             <Button kind="quiet" small onClick={() => props.onOpen(executor)}>
               Details
             </Button>
-            {executor.status !== 'DEAD' && (
+            {executor.status !== 'DEAD' && mayWrite && (
               <Button kind="danger" small onClick={() => props.onEvict(executor)}>
                 Evict
               </Button>

@@ -8,6 +8,7 @@ import { buttonLook } from '~/ui/controls';
 import { Badge, Chip, Dot, Page, Panel, Table } from '~/ui/data';
 import { count } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
+import { May } from '~/ui/May';
 import { Banner, Loaded } from '~/ui/states';
 import s from './Fleet.module.css';
 import { byVersion } from './health';
@@ -29,9 +30,11 @@ export function Fleet() {
           <Page
             title="Fleet"
             actions={
-              <Link to="/new" {...buttonLook()}>
-                <Plus /> Register an application
-              </Link>
+              <May permission="application.write">
+                <Link to="/new" {...buttonLook()}>
+                  <Plus /> Register an application
+                </Link>
+              </May>
             }
           >
             <div className={s.attention}>

@@ -2,11 +2,12 @@ import { useQuery } from '@tanstack/react-query';
 import { KeyRound, Plus } from 'lucide-react';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useSelf } from '~/api/may';
 import { act, read, type Token } from '~/api/queries';
-import { sessionKey } from '~/api/session';
 import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { Age, Chip, Code, Page, Panel, Table } from '~/ui/data';
 import { useRenewal } from '~/ui/live';
+import { May } from '~/ui/May';
 import { ActionDialog, Dialog, notify } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
 
@@ -14,6 +15,7 @@ import { Banner, Empty, Loaded } from '~/ui/states';
 export function Keys() {
   const tokens = useQuery({ ...read.tokens(), ...useRenewal(10_000) });
   const apps = useQuery(read.apps());
+  const self = useSelf();
   const [creating, setCreating] = useState(false);
   const [made, setMade] = useState<{ name: string; secret: string } | null>(null);
   const [renaming, setRenaming] = useState<string | null>(null);
@@ -23,12 +25,14 @@ export function Keys() {
     <Page
       title="API keys"
       actions={
-        <Button kind="primary" onClick={() => setCreating(true)}>
-          <Plus /> New key
-        </Button>
+        <May permission="token.write">
+          <Button kind="primary" onClick={() => setCreating(true)}>
+            <Plus /> New key
+          </Button>
+        </May>
       }
     >
-      {sessionKey() === null && (
+      {self?.mode === 'none' && (
         <Banner tone="warn">
           This server runs without authentication: everybody who reaches it may do everything, and keys are
           not checked.
@@ -131,12 +135,14 @@ function KeyTable(props: {
             <Age time={token.createdAt} />
           </td>
           <td data-actions>
-            <Button kind="quiet" small onClick={() => props.onRename(token.tokenName)}>
-              Rename
-            </Button>
-            <Button kind="danger" small onClick={() => props.onRevoke(token.tokenName)}>
-              Revoke
-            </Button>
+            <May permission="token.write">
+              <Button kind="quiet" small onClick={() => props.onRename(token.tokenName)}>
+                Rename
+              </Button>
+              <Button kind="danger" small onClick={() => props.onRevoke(token.tokenName)}>
+                Revoke
+              </Button>
+            </May>
           </td>
         </tr>
       ))}

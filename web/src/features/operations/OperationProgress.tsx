@@ -1,6 +1,7 @@
 import { useMutation } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { act, type Operation, read } from '~/api/queries';
 import { Button } from '~/ui/controls';
@@ -35,6 +36,7 @@ export function ProgressBar({ operation }: { operation: Operation }) {
 
 /** How far an operation is, what did not work, and the way to stop it. */
 export function OperationProgress({ app, operation }: { app: string; operation: Operation }) {
+  const mayWrite = useMay()('application.write');
   const abort = useMutation({
     mutationFn: () => act.abortOperation(app, operation.id),
     onSuccess: () => {
@@ -47,7 +49,7 @@ export function OperationProgress({ app, operation }: { app: string; operation: 
       <div className="row">
         <OperationState operation={operation} />
         <span className="grow num">{outcome(operation)}</span>
-        {!isFinal(operation) && (
+        {!isFinal(operation) && mayWrite && (
           <Button kind="danger" small disabled={abort.isPending} onClick={() => abort.mutate()}>
             Abort
           </Button>

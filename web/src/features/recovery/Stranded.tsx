@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { act, type Executor, type Recovery, read } from '~/api/queries';
 import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Id, StatusBadge } from '~/ui/data';
@@ -19,6 +20,7 @@ const PREVIEW = 50;
 export function StrandedCard({ app, recovery }: { app: string; recovery: Recovery }) {
   const [dialog, setDialog] = useState<'assign' | 'abandon' | null>(null);
   const [detail, setDetail] = useState(false);
+  const mayWrite = useMay()('application.write');
   const executors = useQuery(read.executors(app));
   const versions = liveVersions(executors.data ?? []).filter((version) => version !== recovery.appVersion);
   const filter = { status: ['PENDING'], executor: [recovery.executorId], version: [recovery.appVersion] };
@@ -61,7 +63,7 @@ export function StrandedCard({ app, recovery }: { app: string; recovery: Recover
             workflows’ code did not change in its steps.
           </p>
           <div>
-            <Button disabled={versions.length === 0} onClick={() => setDialog('assign')}>
+            <Button disabled={versions.length === 0 || !mayWrite} onClick={() => setDialog('assign')}>
               Assign to a version…
             </Button>
             {versions.length === 0 && <span className="muted"> no other version is connected</span>}
@@ -74,7 +76,7 @@ export function StrandedCard({ app, recovery }: { app: string; recovery: Recover
             again.
           </p>
           <div>
-            <Button kind="danger" onClick={() => setDialog('abandon')}>
+            <Button kind="danger" disabled={!mayWrite} onClick={() => setDialog('abandon')}>
               Abandon…
             </Button>
           </div>

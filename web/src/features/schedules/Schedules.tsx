@@ -2,6 +2,7 @@ import { useMutation, useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { act, read, type Schedule } from '~/api/queries';
 import { serverNow, useNow } from '~/ui/clock';
@@ -75,6 +76,7 @@ function ScheduleRow({
   onRuns: () => void;
 }) {
   const now = useNow();
+  const mayWrite = useMay()('application.write');
   const active = schedule.status === 'ACTIVE';
   const next = nextFirings(schedule.cronExpression, schedule.cronTimezone, now, 1)?.[0];
   const renew = () => queryClient.invalidateQueries({ queryKey: read.schedules(app).queryKey });
@@ -130,15 +132,19 @@ function ScheduleRow({
         <Button small kind="quiet" onClick={onRuns}>
           Runs
         </Button>
-        <Button small kind="quiet" disabled={hold.isPending} onClick={() => hold.mutate()}>
-          {active ? 'Pause' : 'Resume'}
-        </Button>
-        <Button small kind="quiet" disabled={trigger.isPending} onClick={() => trigger.mutate()}>
-          Run now
-        </Button>
-        <Button small kind="quiet" onClick={onBackfill}>
-          Backfill…
-        </Button>
+        {mayWrite && (
+          <>
+            <Button small kind="quiet" disabled={hold.isPending} onClick={() => hold.mutate()}>
+              {active ? 'Pause' : 'Resume'}
+            </Button>
+            <Button small kind="quiet" disabled={trigger.isPending} onClick={() => trigger.mutate()}>
+              Run now
+            </Button>
+            <Button small kind="quiet" onClick={onBackfill}>
+              Backfill…
+            </Button>
+          </>
+        )}
       </td>
     </tr>
   );

@@ -2,6 +2,7 @@ import { useMutation, useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { type FormEvent, useState } from 'react';
 import { queryClient, type Schemas } from '~/api/client';
+import { useMay } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { type App, act, read } from '~/api/queries';
 import { Button, Checkbox, Field, Input } from '~/ui/controls';
@@ -10,23 +11,26 @@ import { ActionDialog, notify } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner, Fault, Loaded } from '~/ui/states';
 import { Limits } from './Limits';
+import s from './Settings.module.css';
 
 /** How an application is watched: when a process counts as dead, and what may be done then. */
 export function AppSettings({ app }: { app: string }) {
   const query = useQuery(read.app(app));
+  const mayWrite = useMay()('application.write');
   return (
     <Page title="Settings">
       <Loaded query={query}>
         {(data) => (
-          <div className="stack" style={{ maxWidth: 680, gap: 16 }}>
+          <fieldset className={s.form} disabled={!mayWrite}>
+            {!mayWrite && <Banner tone="off">You may see these settings, and not change them.</Banner>}
             <Panel title="Recovery">
               <Form key={JSON.stringify(data)} app={data} />
             </Panel>
             <Panel title="Retention and time-outs">
               <Limits key={JSON.stringify(data)} app={data} />
             </Panel>
-            <Danger app={data.name} />
-          </div>
+            {mayWrite && <Danger app={data.name} />}
+          </fieldset>
         )}
       </Loaded>
     </Page>

@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { act, read } from '~/api/queries';
 import { Button, buttonLook } from '~/ui/controls';
 import { Age, Badge, Dot, Id, Page, Panel, Table } from '~/ui/data';
@@ -77,6 +78,7 @@ function VersionTable(props: { app: string; rows: VersionRow[]; onLatest: (versi
 }
 
 function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (version: string) => void }) {
+  const mayWrite = useMay()('application.write');
   const state = verdict(row);
   const lost = row.executors.disconnected + row.executors.dead;
   return (
@@ -135,7 +137,7 @@ function Row({ app, row, onLatest }: { app: string; row: VersionRow; onLatest: (
         >
           Workflows
         </Link>
-        {!row.isLatest && row.registeredAt && (
+        {!row.isLatest && row.registeredAt && mayWrite && (
           <Button small kind="quiet" onClick={() => onLatest(row.appVersion)}>
             Make latest
           </Button>

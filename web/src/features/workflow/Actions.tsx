@@ -3,13 +3,14 @@ import { Link, useNavigate } from '@tanstack/react-router';
 import { Ban, Download, Ellipsis, GitFork, Play, Rewind, Trash2 } from 'lucide-react';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
+import { useMay } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { act, read, type Step, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
 import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { isActive } from '~/ui/data';
 import { plural } from '~/ui/format';
-import { Menu } from '~/ui/Menu';
+import { Menu, type MenuEntry } from '~/ui/Menu';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner } from '~/ui/states';
@@ -31,15 +32,14 @@ export function WorkflowActions(props: {
   onAction: (action: Action | null) => void;
 }) {
   const { workflow, onAction } = props;
-  const active = isActive(workflow.status);
+  const mayWrite = useMay()('application.write');
+  const active = mayWrite && isActive(workflow.status);
   const resumable =
-    workflow.status === 'CANCELLED' ||
-    workflow.status === 'MAX_RECOVERY_ATTEMPTS_EXCEEDED' ||
-    workflow.status === 'ENQUEUED';
+    mayWrite && ['CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', 'ENQUEUED'].includes(workflow.status);
   useHotkeys({
     c: () => active && onAction({ kind: 'cancel' }),
     r: () => resumable && onAction({ kind: 'resume' }),
-    f: () => onAction({ kind: 'fork', step: failedStep(props.steps) }),
+    f: () => mayWrite && onAction({ kind: 'fork', step: failedStep(props.steps) }),
     y: () =>
       void navigator.clipboard.writeText(workflow.workflowId).then(() => notify({ title: 'Id copied' })),
   });
@@ -55,9 +55,11 @@ export function WorkflowActions(props: {
           <Play /> Resume
         </Button>
       )}
-      <Button onClick={() => onAction({ kind: 'fork', step: failedStep(props.steps) })}>
-        <GitFork /> Fork
-      </Button>
+      {mayWrite && (
+        <Button onClick={() => onAction({ kind: 'fork', step: failedStep(props.steps) })}>
+          <GitFork /> Fork
+        </Button>
+      )}
       <Menu
         trigger={
           <Button icon aria-label="More actions">
@@ -65,15 +67,24 @@ export function WorkflowActions(props: {
           </Button>
         }
         entries={[
-          {
-            label: 'Rewind…',
-            icon: <Rewind />,
-            disabled: active,
-            onSelect: () => onAction({ kind: 'rewind', step: failedStep(props.steps) }),
-          },
           { label: 'Export', icon: <Download />, onSelect: () => void save(props.app, workflow.workflowId) },
-          'separator',
-          { label: 'Delete…', icon: <Trash2 />, danger: true, onSelect: () => onAction({ kind: 'delete' }) },
+          ...(mayWrite
+            ? ([
+                {
+                  label: 'Rewind…',
+                  icon: <Rewind />,
+                  disabled: active,
+                  onSelect: () => onAction({ kind: 'rewind', step: failedStep(props.steps) }),
+                },
+                'separator',
+                {
+                  label: 'Delete…',
+                  icon: <Trash2 />,
+                  danger: true,
+                  onSelect: () => onAction({ kind: 'delete' }),
+                },
+              ] satisfies MenuEntry[])
+            : []),
         ]}
       />
       <Dialogs {...props} />

@@ -1,10 +1,10 @@
-import { useQuery } from '@tanstack/react-query';
+import type { UseQueryResult } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
-import { read, type Step, type Workflow } from '~/api/queries';
+import { useMay } from '~/api/may';
+import type { Explanation, Step, Workflow } from '~/api/queries';
 import { useNow } from '~/ui/clock';
 import { Button, buttonLook } from '~/ui/controls';
 import { Dot, isActive } from '~/ui/data';
-import { useRenewal } from '~/ui/live';
 import type { Action } from './Actions';
 import { ended, type Sentence, sentence, type Way, ways } from './explain';
 import s from './Workflow.module.css';
@@ -14,15 +14,11 @@ export function Standing(props: {
   app: string;
   workflow: Workflow;
   steps: Step[];
+  explanation: Pick<UseQueryResult<Explanation, unknown>, 'data' | 'error'>;
   onAction: (action: Action) => void;
 }) {
-  const { app, workflow } = props;
+  const { workflow, explanation } = props;
   const now = useNow();
-  const explanation = useQuery({
-    ...read.explain(app, workflow.workflowId),
-    ...useRenewal(2_000),
-    enabled: isActive(workflow.status),
-  });
   const said: Sentence =
     ended(workflow, props.steps, now) ??
     (explanation.data
@@ -30,7 +26,10 @@ export function Standing(props: {
       : explanation.error
         ? { tone: 'off', text: 'Nobody can be asked at the moment why it stands where it stands.' }
         : { tone: 'off', text: 'Asking why it stands where it stands…' });
-  const out = explanation.data && isActive(workflow.status) ? ways(explanation.data) : [];
+  const mayWrite = useMay()('application.write');
+  const out = (explanation.data && isActive(workflow.status) ? ways(explanation.data) : []).filter(
+    (way) => mayWrite || (way.kind !== 'fork' && way.kind !== 'cancel'),
+  );
   return (
     <div className={s.sentence} data-tone={said.tone}>
       <Dot tone={said.tone} pulse={said.tone === 'run'} />

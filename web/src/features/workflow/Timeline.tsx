@@ -1,13 +1,24 @@
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { Check, ChevronRight, Clock, CornerDownRight, Hourglass, Moon, Play, X } from 'lucide-react';
+import { Check, ChevronRight, Clock, CornerDownRight, Hourglass, Moon, Play, X, ZoomOut } from 'lucide-react';
 import { type CSSProperties, type ReactNode, useMemo, useRef, useState } from 'react';
 import type { Recovery, Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
 import { useNow } from '~/ui/clock';
-import { Segments } from '~/ui/controls';
+import { Button, Segments } from '~/ui/controls';
 import { Moment } from '~/ui/data';
 import { duration, ms, plural } from '~/ui/format';
-import { isRunning, type Known, type Row, type Scale, timelineRows, timelineScale } from './timeline';
+import { Axis } from './Axis';
+import {
+  cancelled,
+  isRunning,
+  type Known,
+  type Row,
+  type Scale,
+  timelineRows,
+  timelineScale,
+  type Zoom,
+  zoomTo,
+} from './timeline';
 import { useOpened } from './useWorkflow';
 import s from './Workflow.module.css';
 
@@ -32,11 +43,10 @@ export function Timeline({ app, known, complete, below, recoveries, chosen, onCh
   const rows = useMemo(() => timelineRows(known, byId, opened), [known, byId, opened]);
   const live = rows.some((row) => row.end === null || row.kind === 'sleep');
   const now = useTick(live);
-  const scale = useMemo(() => timelineScale(rows, mode, now), [rows, mode, now]);
-  const losses = useMemo(
-    () => lossesWithin(recoveries, known.workflow, scale),
-    [recoveries, known.workflow, scale],
-  );
+  const [zoom, setZoom] = useState<Zoom | null>(null);
+  const scale = useMemo(() => timelineScale(rows, mode, now, zoom), [rows, mode, now, zoom]);
+  const shownMode = zoom ? 'time' : mode;
+  const events = useMemo(() => eventsWithin(recoveries, known, scale), [recoveries, known, scale]);
 
   const viewport = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({
@@ -56,6 +66,11 @@ export function Timeline({ app, known, complete, below, recoveries, chosen, onCh
     k: () => step(-1),
     ArrowDown: () => step(1),
     ArrowUp: () => step(-1),
+    z: () => {
+      const row = rows.find((each) => each.key === chosen);
+      if (row) setZoom(zoomTo(row, now));
+    },
+    0: () => setZoom(null),
     Escape: () => onChoose(null),
   });
 
@@ -74,17 +89,25 @@ export function Timeline({ app, known, complete, below, recoveries, chosen, onCh
           {!complete && ', loading more…'}
         </span>
         <span className="grow" />
+        {zoom && (
+          <Button small onClick={() => setZoom(null)}>
+            <ZoomOut /> All
+          </Button>
+        )}
         <Segments
           label="Scale"
-          value={mode}
+          value={shownMode}
           options={[
             { value: 'time', label: 'True to time' },
             { value: 'even', label: 'Short steps visible' },
           ]}
-          onChange={setMode}
+          onChange={(next) => {
+            setZoom(null);
+            setMode(next);
+          }}
         />
       </div>
-      <Axis scale={scale} mode={mode} />
+      <Axis scale={scale} mode={shownMode} onZoom={setZoom} />
       <div
         ref={viewport}
         className={s.rows}
@@ -105,7 +128,7 @@ export function Timeline({ app, known, complete, below, recoveries, chosen, onCh
                 top={item.start}
                 scale={scale}
                 now={now}
-                losses={losses}
+                events={events}
                 active={row.key === chosen}
                 open={row.childId !== null && row.kind === 'child' ? open.includes(row.childId) : null}
                 onToggle={() => row.childId && toggle(row.childId)}
@@ -127,50 +150,21 @@ function useTick(needed: boolean): number {
   return still.current;
 }
 
-type Loss = { at: number; title: string };
+type Mark = { at: number; title: string; tone: 'warn' | 'off' };
 
-/** Losses of executors that handed this workflow on, as marks across the rows. */
-function lossesWithin(recoveries: Recovery[], workflow: Workflow, scale: Scale): Loss[] {
-  return recoveries
+/** What happened to the whole workflow, as marks across the rows: losses of its executors, and its cancel. */
+function eventsWithin(recoveries: Recovery[], known: Known, scale: Scale): Mark[] {
+  const { workflow } = known;
+  const marks: Mark[] = recoveries
     .filter((each) => each.recoveredBy === workflow.executorId && each.appVersion === workflow.appVersion)
-    .flatMap((each) => {
-      const at = ms(each.disconnectedAt);
-      if (at === null || at < scale.from || at > scale.to) return [];
-      return [{ at, title: `Executor ${each.executorId} was lost; ${each.recoveredBy} took its work` }];
-    });
-}
-
-function Axis({ scale, mode }: { scale: Scale; mode: 'time' | 'even' }) {
-  const whole = scale.to - scale.from;
-  return (
-    <div className={s.axis} aria-hidden>
-      <div />
-      <div className={s.axisTrack}>
-        {mode === 'even' ? (
-          <span data-first style={{ left: 0 }}>
-            widths by the logarithm of time
-          </span>
-        ) : (
-          scale.ticks.map((tick, index) => {
-            const last = index > 0 && scale.at(tick) > 0.96;
-            return (
-              <span
-                key={tick}
-                data-first={index === 0 || undefined}
-                data-last={last || undefined}
-                style={{ left: `${scale.at(tick) * 100}%` }}
-              >
-                {index === 0 ? '0' : duration(tick - scale.from)}
-              </span>
-            );
-          })
-        )}
-      </div>
-      <div className={s.took} title="From the first to the last moment shown">
-        {duration(whole)}
-      </div>
-    </div>
-  );
+    .map((each) => ({
+      at: ms(each.disconnectedAt) ?? 0,
+      title: `Executor ${each.executorId} was lost; ${each.recoveredBy} took its work`,
+      tone: 'warn',
+    }));
+  const stop = cancelled(known);
+  if (stop) marks.push({ at: stop.requested, title: 'Cancel was asked for', tone: 'off' });
+  return marks.filter(({ at }) => at >= scale.from && at <= scale.to);
 }
 
 const MARKS: Record<Row['kind'], ReactNode> = {
@@ -187,7 +181,7 @@ function TimelineRow(props: {
   top: number;
   scale: Scale;
   now: number;
-  losses: Loss[];
+  events: Mark[];
   active: boolean;
   /** Null when there is nothing to open. */
   open: boolean | null;
@@ -242,15 +236,16 @@ function TimelineRow(props: {
         {scale.ticks.map((tick) => (
           <span key={tick} className={s.grid} style={{ left: `${scale.at(tick) * 100}%` }} />
         ))}
-        {props.losses.map((loss) => (
+        {props.events.map((mark) => (
           <span
-            key={loss.at}
+            key={mark.at}
             className={s.event}
-            title={loss.title}
-            style={{ left: `${scale.at(loss.at) * 100}%` }}
+            data-tone={mark.tone}
+            title={mark.title}
+            style={{ left: `${scale.at(mark.at) * 100}%` }}
           />
         ))}
-        {row.start !== null && (
+        {row.start !== null && row.start <= scale.to && end >= scale.from && (
           <span
             className={s.bar}
             data-kind={row.kind}

@@ -2,7 +2,8 @@ import { Tabs } from '@base-ui/react/tabs';
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { lazy, Suspense, useMemo, useState } from 'react';
-import { read, type Step, type Workflow } from '~/api/queries';
+import { useMay } from '~/api/may';
+import { read, type Workflow } from '~/api/queries';
 import { controlStyles } from '~/ui/controls';
 import { Age, Facts, Id, Moment, Page, Panel, StatusBadge, Took } from '~/ui/data';
 import { duration } from '~/ui/format';
@@ -14,8 +15,8 @@ import { Exchange } from './Exchange';
 import { Standing } from './Standing';
 import { StepPanel } from './StepPanel';
 import { Timeline } from './Timeline';
-import { type Row, timelineRows } from './timeline';
-import { useWorkflow } from './useWorkflow';
+import { doingNow, type Known, type Row, timelineRows } from './timeline';
+import { useExplanation, useWorkflow } from './useWorkflow';
 import { TABS, type Tab, type View } from './view';
 import s from './Workflow.module.css';
 
@@ -65,8 +66,11 @@ function Content(props: {
   const { app, workflow, parts, view, onView } = props;
   const { steps, complete, problem } = parts.steps;
   const [action, setAction] = useState<Action | null>(null);
+  const mayWrite = useMay()('application.write');
   const recoveries = useQuery({ ...read.recoveries(app, { limit: 100 }), ...usePushed(app, 3_000) });
-  const known = useMemo(() => ({ workflow, steps }), [workflow, steps]);
+  const explanation = useExplanation(app, workflow, steps.length);
+  const doing = useMemo(() => (explanation.data ? doingNow(explanation.data) : null), [explanation.data]);
+  const known = useMemo(() => ({ workflow, steps, doing }), [workflow, steps, doing]);
   const tab = view.tab ?? 'timeline';
   const id = workflow.workflowId;
   return (
@@ -98,7 +102,7 @@ function Content(props: {
           </>
         )}
       </div>
-      <Standing app={app} workflow={workflow} steps={steps} onAction={setAction} />
+      <Standing app={app} workflow={workflow} steps={steps} explanation={explanation} onAction={setAction} />
       <WorkflowFacts app={app} workflow={workflow} />
       <Tabs.Root
         value={tab}
@@ -123,7 +127,7 @@ function Content(props: {
               known={known}
               complete={complete}
               recoveries={recoveries.data ?? []}
-              onFork={(step) => setAction({ kind: 'fork', step })}
+              onFork={mayWrite ? (step) => setAction({ kind: 'fork', step }) : null}
             />
           )}
         </Tabs.Panel>
@@ -220,10 +224,10 @@ function TimelineTab(props: {
   view: View;
   onView: (view: View) => void;
   parts: ReturnType<typeof useWorkflow>;
-  known: { workflow: Workflow; steps: Step[] };
+  known: Known;
   complete: boolean;
   recoveries: Parameters<typeof Timeline>[0]['recoveries'];
-  onFork: (step: number) => void;
+  onFork: ((step: number) => void) | null;
 }) {
   const { app, view, onView, known, parts } = props;
   const [child, setChild] = useState<Row | null>(null);

@@ -1,6 +1,7 @@
 import type { Explanation, Step, Workflow } from '~/api/queries';
 import type { Tone } from '~/ui/data';
 import { age, duration, ms, plural } from '~/ui/format';
+import { cancelled } from './timeline';
 
 export type Sentence = { tone: Tone; text: string };
 
@@ -15,10 +16,7 @@ export function ended(workflow: Workflow, steps: Step[], now: number): Sentence 
     case 'ERROR':
       return { tone: 'err', text: `Failed in ${took}${after}: ${firstLine(workflow.error)}` };
     case 'CANCELLED':
-      return {
-        tone: 'off',
-        text: `Cancelled ${age(end, now)}${after}. Resume goes on behind the last of them.`,
-      };
+      return { tone: 'off', text: cancelText(workflow, steps, now) };
     case 'MAX_RECOVERY_ATTEMPTS_EXCEEDED':
       return {
         tone: 'err',
@@ -31,6 +29,17 @@ export function ended(workflow: Workflow, steps: Step[], now: number): Sentence 
     default:
       return { tone: 'off', text: `Its status is ${workflow.status}, which this console does not know.` };
   }
+}
+
+/** Asked for and effective are two moments: a step that runs when a cancel comes is not interrupted. */
+function cancelText(workflow: Workflow, steps: Step[], now: number): string {
+  const stop = cancelled({ workflow, steps });
+  const asked = stop?.requested ?? now;
+  const last = stop?.effective;
+  const effect = last
+    ? ` It took effect ${duration((ms(last.completedAt) ?? asked) - asked)} later, when step ${last.stepId} “${last.stepName}” ended.`
+    : ' No step ended since: one that ran then stops the workflow when it ends.';
+  return `Cancelled ${age(asked, now)} after ${plural(steps.length, 'recorded step')}.${effect} Resume goes on behind the last of them.`;
 }
 
 /** The server's explanation as a sentence, with since when and until when. */

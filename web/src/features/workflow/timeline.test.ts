@@ -1,6 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import type { Step, Workflow } from '~/api/queries';
-import { isRunning, timelineRows, timelineScale, wakeTime } from './timeline';
+import {
+  cancelled,
+  doingNow,
+  isRunning,
+  timelineRows,
+  timelineScale,
+  wakeTime,
+  zoomBetween,
+  zoomTo,
+} from './timeline';
 
 const T = Date.parse('2026-01-01T00:00:00Z');
 const at = (offset: number) => new Date(T + offset).toISOString();
@@ -143,6 +152,54 @@ describe('timelineScale', () => {
     const scale = timelineScale([], 'time', T);
     expect(scale.to).toBeGreaterThan(scale.from);
   });
+});
+
+describe('zoom', () => {
+  const rows = timelineRows(
+    { workflow: workflow({}), steps: [step(0, 'a', 0, 1_000), step(1, 'b', 1_000, 9_000)] },
+    new Map(),
+    new Map(),
+  );
+
+  it('looks at the stretch that was brushed, either way', () => {
+    const all = timelineScale(rows, 'time', T);
+    expect(zoomBetween(all, 0.5, 0.25)).toEqual({ from: T + 2_250, to: T + 4_500 });
+    expect(zoomBetween(all, 0.5, 0.505)).toBeNull();
+    const close = timelineScale(rows, 'even', T, { from: T + 1_000, to: T + 2_000 });
+    expect(close.at(T + 1_500)).toBeCloseTo(0.5);
+    expect(close.at(T)).toBe(0);
+  });
+
+  it('frames a row', () => {
+    expect(zoomTo(rows[1] as never, T)).toEqual({ from: T + 200, to: T + 9_800 });
+  });
+});
+
+it('tells a cancel that was asked for from one that took effect', () => {
+  const stopped = workflow({ status: 'CANCELLED', completedAt: at(1_000) });
+  const late = step(1, 'slow', 500, 4_000);
+  expect(cancelled({ workflow: stopped, steps: [step(0, 'a', 0, 500), late] })).toEqual({
+    requested: T + 1_000,
+    effective: late,
+  });
+  expect(cancelled({ workflow: stopped, steps: [step(0, 'a', 0, 500)] })?.effective).toBeNull();
+  expect(cancelled({ workflow: workflow({}), steps: [] })).toBeNull();
+});
+
+it('names what goes on now and the which try it is', () => {
+  const doing = doingNow({
+    code: 'RETRYING_STEP',
+    details: { step: 7, attempt: 3, maxAttempts: 5 },
+    since: at(0),
+  });
+  expect(doing?.label).toBe('step 7 waiting to be tried again, attempt 3 of 5');
+  const rows = timelineRows(
+    { workflow: workflow({ status: 'PENDING' }), steps: [], doing },
+    new Map(),
+    new Map(),
+  );
+  expect(rows.at(-1)).toMatchObject({ kind: 'now', label: doing?.label, tone: 'warn' });
+  expect(doingNow({ code: 'RUNNING', details: {}, since: null })).toBeNull();
 });
 
 it('reads wake times of all SDKs', () => {

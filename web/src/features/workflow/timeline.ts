@@ -1,5 +1,5 @@
 import { scaleLinear } from 'd3-scale';
-import type { Step, Workflow } from '~/api/queries';
+import type { Explanation, Step, Workflow } from '~/api/queries';
 import { isActive, statusTone, type Tone } from '~/ui/data';
 import { ms } from '~/ui/format';
 
@@ -25,7 +25,38 @@ export type Row = {
 };
 
 /** What is known of a workflow whose steps are shown. */
-export type Known = { workflow: Workflow; steps: Step[] };
+export type Known = {
+  workflow: Workflow;
+  steps: Step[];
+  /** What it does since its last checkpoint, where that is known. */
+  doing?: Doing | null;
+};
+
+/** What goes on now: which step, and the which try of how many. */
+export type Doing = { label: string; since: number | null; attempt: number | null };
+
+/** Reads what goes on now from the server's explanation; only some SDKs can tell. */
+export function doingNow({
+  code,
+  details,
+  since,
+}: Pick<Explanation, 'code' | 'details' | 'since'>): Doing | null {
+  const number = (name: string) => (typeof details[name] === 'number' ? details[name] : null);
+  const [step, attempt, most] = [number('step'), number('attempt'), number('maxAttempts')];
+  const what: Partial<Record<Explanation['code'], string>> = {
+    RUNNING_STEP: 'running',
+    RETRYING_STEP: 'waiting to be tried again',
+    WAITING_FOR_MESSAGE: 'waiting for a message',
+    WAITING_FOR_EVENT: 'waiting for an event',
+    WAITING_FOR_WORKFLOW: 'waiting for a workflow',
+    WAITING_FOR_DATABASE: 'waiting for the database',
+  };
+  const word = what[code];
+  if (!word) return null;
+  const tries =
+    attempt === null || attempt <= 1 ? '' : `, attempt ${attempt}${most === null ? '' : ` of ${most}`}`;
+  return { label: `${step === null ? '' : `step ${step} `}${word}${tries}`, since: ms(since), attempt };
+}
 
 /**
  * The rows of the timeline, in step order: the wait on a queue, every recorded step with the children that are opened
@@ -82,10 +113,10 @@ export function timelineRows(
       ...blank,
       key: key('now'),
       kind: 'now',
-      label: 'not recorded yet',
+      label: known.doing?.label ?? 'not recorded yet',
       start: latestEnd(steps) ?? begun,
       end: null,
-      tone: 'run',
+      tone: (known.doing?.attempt ?? 1) > 1 ? 'warn' : 'run',
     });
   }
   return rows;
@@ -166,13 +197,62 @@ export function isRunning(row: Row, now: number): boolean {
   );
 }
 
-export type Scale = { at: (time: number) => number; ticks: number[]; from: number; to: number };
+/** A stretch of time to look at closely, epoch ms. */
+export type Zoom = { from: number; to: number };
+
+/** The stretch between two places of a scale (0…1), or null when it is too short to be meant. */
+export function zoomBetween(scale: Scale, one: number, other: number): Zoom | null {
+  const [left, right] = [Math.min(one, other), Math.max(one, other)];
+  if (right - left < 0.01) return null;
+  const [from, to] = [scale.invert(left), scale.invert(right)];
+  return to - from >= 1 ? { from, to } : null;
+}
+
+/** The stretch that a row takes, with some room around it. */
+export function zoomTo(row: Row, now: number): Zoom | null {
+  if (row.start === null) return null;
+  const end = Math.max(row.end ?? now, row.start);
+  const room = Math.max((end - row.start) * 0.1, 1);
+  return { from: row.start - room, to: end + room };
+}
+
+/** When a cancel was asked for and when the workflow really stopped: with the end of the step that ran then. */
+export function cancelled({ workflow, steps }: Known): { requested: number; effective: Step | null } | null {
+  const requested = ms(workflow.completedAt) ?? ms(workflow.updatedAt);
+  if (workflow.status !== 'CANCELLED' || requested === null) return null;
+  const after = steps.filter((step) => (ms(step.completedAt) ?? 0) > requested);
+  return { requested, effective: after.at(-1) ?? null };
+}
+
+export type Scale = {
+  at: (time: number) => number;
+  /** The time at a place, 0…1. */
+  invert: (place: number) => number;
+  ticks: number[];
+  from: number;
+  to: number;
+};
 
 /**
  * Maps time to 0…1. `time` is true to scale. `even` gives every stretch between two events a width by its logarithm,
  * so that milliseconds of work stay visible beside hours of sleep.
  */
-export function timelineScale(rows: Row[], mode: 'time' | 'even', now: number): Scale {
+export function timelineScale(
+  rows: Row[],
+  mode: 'time' | 'even',
+  now: number,
+  zoom: Zoom | null = null,
+): Scale {
+  if (zoom) {
+    const scale = scaleLinear([zoom.from, zoom.to], [0, 1]).clamp(true);
+    return {
+      at: scale,
+      invert: (place) => scale.invert(place),
+      ticks: niceTicks(zoom.from, zoom.to),
+      from: zoom.from,
+      to: zoom.to,
+    };
+  }
   const moments: number[] = [];
   for (const row of rows) {
     if (row.start !== null) moments.push(row.start);
@@ -183,7 +263,7 @@ export function timelineScale(rows: Row[], mode: 'time' | 'even', now: number): 
   const to = Math.max(moments.length > 0 ? moments.reduce((a, b) => Math.max(a, b)) : now, from + 1);
   if (mode === 'time') {
     const scale = scaleLinear([from, to], [0, 1]).clamp(true);
-    return { at: scale, ticks: niceTicks(from, to), from, to };
+    return { at: scale, invert: (place) => scale.invert(place), ticks: niceTicks(from, to), from, to };
   }
   const marks = [...new Set([from, ...moments, to])].sort((a, b) => a - b);
   const widths = [0];
@@ -196,7 +276,7 @@ export function timelineScale(rows: Row[], mode: 'time' | 'even', now: number): 
     marks,
     widths.map((width) => width / total),
   ).clamp(true);
-  return { at: scale, ticks: [], from, to };
+  return { at: scale, invert: (place) => scale.invert(place), ticks: [], from, to };
 }
 
 /** Ticks at round distances from the start, which is what a reader measures from. */

@@ -38,16 +38,41 @@ export function useSteps(app: string, id: string, active: boolean): Steps {
   };
 }
 
+/**
+ * A workflow with its input and output. They may be large, so they are read once, and again when it has ended; what
+ * changes meanwhile is looked at without them.
+ */
+function useRenewed(app: string, id: string) {
+  const { live } = useLive();
+  const whole = useQuery({
+    ...read.workflow(app, id),
+    staleTime: Number.POSITIVE_INFINITY,
+    refetchOnMount: 'always',
+    // Failed: perhaps an executor connects. Else it is renewed below.
+    refetchInterval: ({ state }) => (live && state.error ? 1_500 : false),
+  });
+  const active = whole.data ? isActive(whole.data.status) : false;
+  const head = useQuery({
+    ...read.search(app, { workflowIds: [id], limit: 1 }),
+    enabled: whole.data !== undefined,
+    refetchInterval: live ? (active ? 1_500 : 15_000) : false,
+  });
+  const newest = head.data?.[0];
+  const { refetch, data, isFetching } = whole;
+  const stale = data && newest && newest.updatedAt > data.updatedAt && newest.status !== data.status;
+  useEffect(() => {
+    if (stale && !isFetching) void refetch();
+  }, [stale, isFetching, refetch]);
+  const workflow = useMemo(() => {
+    if (!data || !newest || newest.updatedAt < data.updatedAt) return data;
+    return { ...newest, input: data.input, output: data.output, error: data.error };
+  }, [data, newest]);
+  return { query: { data: workflow, error: whole.error ?? head.error }, workflow };
+}
+
 /** A workflow with what is around it; inputs and outputs come with the workflow itself only. */
 export function useWorkflow(app: string, id: string) {
-  const { live } = useLive();
-  const query = useQuery({
-    ...read.workflow(app, id),
-    // What is finished does not change by itself.
-    refetchInterval: ({ state }) =>
-      live && (state.error || (state.data && isActive(state.data.status))) ? 1_500 : live ? 15_000 : false,
-  });
-  const workflow = query.data;
+  const { query, workflow } = useRenewed(app, id);
   const active = workflow ? isActive(workflow.status) : false;
   const steps = useSteps(app, id, active);
   const mayHaveChildren = steps.steps.some((step) => step.childWorkflowId !== null);
@@ -62,6 +87,18 @@ export function useWorkflow(app: string, id: string) {
   });
   // The end of the last run decides whether steps are complete: look once more when it has just finished.
   return { query, workflow, active, steps, children: children.data ?? [], forks: forks.data ?? [] };
+}
+
+/**
+ * Why an active workflow stands where it stands. Less often the more steps it has: for some SDKs the answer takes a look
+ * at all of them.
+ */
+export function useExplanation(app: string, workflow: Workflow, steps: number) {
+  return useQuery({
+    ...read.explain(app, workflow.workflowId),
+    ...useRenewal(2_000 + steps),
+    enabled: isActive(workflow.status),
+  });
 }
 
 /** The steps of children that are opened in place, by id, as far as they are there. */

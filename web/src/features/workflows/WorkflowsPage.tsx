@@ -4,6 +4,7 @@ import { type RowSelectionState, useTable } from '@tanstack/react-table';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { ArrowDown, ArrowUp, Columns3, Upload } from 'lucide-react';
 import { type CSSProperties, useEffect, useMemo, useRef, useState } from 'react';
+import { useMay } from '~/api/may';
 import { Problem } from '~/api/problem';
 import { act, type Executor, read, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
@@ -11,6 +12,7 @@ import { Button } from '~/ui/controls';
 import { Page } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { usePushed } from '~/ui/live';
+import { May } from '~/ui/May';
 import { Menu } from '~/ui/Menu';
 import { notify } from '~/ui/overlay';
 import { Empty, Failed, Loading, NoMatch, Stale } from '~/ui/states';
@@ -33,6 +35,7 @@ export function WorkflowsPage(props: {
 }) {
   const { app, filters, onFilters } = props;
   const list = useWorkflowList(app, filters);
+  const may = useMay();
   const [columnVisibility, setColumnVisibility] = useColumns();
   const executors = useQuery({ ...read.executors(app), ...usePushed(app, 5_000) });
   return (
@@ -41,8 +44,10 @@ export function WorkflowsPage(props: {
       title="Workflows"
       actions={
         <>
-          {isFiltered(filters) && <ActOnAll app={app} filters={filters} onDone={list.reload} />}
-          <ImportButton app={app} onDone={list.reload} />
+          {isFiltered(filters) && may('application.write') && (
+            <ActOnAll app={app} filters={filters} onDone={list.reload} />
+          )}
+          {may('application.write') && <ImportButton app={app} onDone={list.reload} />}
           <Menu
             trigger={
               <Button>
@@ -61,7 +66,7 @@ export function WorkflowsPage(props: {
       <div className={s.bar}>
         <FilterBar app={app} filters={filters} rows={list.rows} onChange={onFilters} />
         <QuickFilters filters={filters} onChange={onFilters} />
-        <Views app={app} filters={filters} mayWrite onChange={onFilters} />
+        <Views app={app} filters={filters} mayWrite={may('application.write')} onChange={onFilters} />
       </div>
       <FilterChips filters={filters} onChange={onFilters} />
       {list.problem && list.rows.length > 0 && <Stale problem={list.problem} />}
@@ -288,7 +293,9 @@ function Grid({ app, filters, onFilters, list, columnVisibility }: ListingProps)
         </button>
       )}
       {selected.length > 0 && (
-        <BulkBar app={app} selected={selected} onClear={() => setRowSelection({})} onDone={list.reload} />
+        <May permission="application.write">
+          <BulkBar app={app} selected={selected} onClear={() => setRowSelection({})} onDone={list.reload} />
+        </May>
       )}
       <div className="visually-hidden" role="status">
         {list.news > 0 ? `${plural(list.news, 'new workflow')}` : ''}
