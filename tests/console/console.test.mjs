@@ -420,29 +420,84 @@ describe('the console', () => {
     assert.equal(answer.status, 401);
   });
 
-  it('shows hostile content as text', async () => {
-    const [victim] = await search({ status: ['SUCCESS'], limit: 1 });
+  it('shows hostile content as text, everywhere', async () => {
     const hostile = '<img src=x onerror="window.owned=1">\u202Egnirts\u202C"\'><script>window.owned=1</script>';
+    const megabyte = `${hostile}${'x'.repeat(1_000_000)}`;
+    const [victim, other] = await search({ status: ['SUCCESS'], limit: 2 });
+    const [failed] = await search({ status: ['ERROR', 'CANCELLED'], limit: 1 });
+    const of = (id, rest = '') => path(`/workflows/${encodeURIComponent(id)}${rest}`);
+    const set = (table, column, value, id, more = '') =>
+      server.sql(`UPDATE ${table} SET ${column} = ? WHERE workflow_uuid = ? ${more}`, value, id);
+    set('workflow_status', 'name', hostile, victim.workflowId);
+    set('workflow_status', 'authenticated_user', megabyte, victim.workflowId);
+    set('workflow_status', 'queue_name', hostile, victim.workflowId);
+    set('workflow_status', 'schedule_name', hostile, victim.workflowId);
+    set('workflow_input', 'inputs', JSON.stringify([{ [hostile]: hostile, big: megabyte }]), victim.workflowId);
+    set('workflow_output', 'output', megabyte, victim.workflowId);
+    set('operation_outputs', 'function_name', hostile, victim.workflowId, 'AND function_id = 0');
+    set('operation_outputs', 'output', megabyte, victim.workflowId, 'AND function_id = 0');
+    set('workflow_status', 'status', 'ERROR', failed.workflowId);
+    set('workflow_status', 'name', megabyte, failed.workflowId);
     server.sql(
-      'UPDATE workflow_status SET name = ?, authenticated_user = ? WHERE workflow_uuid = ?',
-      hostile,
-      hostile,
-      victim.workflowId,
+      'INSERT OR REPLACE INTO workflow_output (workflow_uuid, error) VALUES (?, ?)',
+      failed.workflowId,
+      megabyte,
     );
     server.sql(
-      'UPDATE workflow_input SET inputs = ? WHERE workflow_uuid = ?',
-      JSON.stringify([{ [hostile]: hostile, big: 'x'.repeat(1_000_000) }]),
+      'INSERT INTO workflow_events (workflow_uuid, key, value) VALUES (?, ?, ?)',
       victim.workflowId,
+      hostile,
+      JSON.stringify(megabyte),
     );
-    await page.goto(path(`/workflows?id=${victim.workflowId}`));
-    await page.getByText('<img src=x').first().waitFor();
-    await page.goto(path(`/workflows/${encodeURIComponent(victim.workflowId)}?tab=values`));
-    await page.getByRole('heading', { name: hostile }).waitFor();
-    await page.getByRole('region', { name: 'Input', exact: true }).getByText('<img src=x').first().waitFor();
-    await page.goto(path(`/workflows/${encodeURIComponent(victim.workflowId)}?tab=graph`));
-    await page.getByText('<img src=x').nth(1).waitFor();
-    assert.equal(await page.evaluate(() => window.owned), undefined);
-    assert.equal(await page.locator('main img').count(), 0);
+    await server.call('PUT', `/apps/${APP}/views/${encodeURIComponent(hostile.slice(0, 60))}`, { query: 'status=ERROR' });
+    await server.call('POST', `/apps/${APP}/alerting-rules`, {
+      ruleType: 'WorkflowFailure',
+      ruleMetadata: { workflow_name: hostile },
+    });
+    await server.call('POST', `/apps/${APP}/operations`, {
+      kind: 'resume',
+      workflowIds: [victim.workflowId, hostile],
+      reason: hostile,
+    });
+    await server.call('POST', `/tokens/${encodeURIComponent(hostile.slice(0, 60))}`, { permissions: ['metric.read'] });
+
+    const own = await openTab(browser, { url: server.url, key: server.adminKey });
+    await own.page.addInitScript(() =>
+      localStorage.setItem('segno.columns', JSON.stringify({ user: true, schedule: true, queue: true })),
+    );
+    const text = () => own.page.getByText('<img src=x').first();
+    const pages = {
+      list: path(`/workflows?id=${victim.workflowId}`),
+      'list, filtered by it': path(`/workflows?user=${encodeURIComponent(hostile)}`),
+      timeline: of(victim.workflowId),
+      step: of(victim.workflowId, '?step=0'),
+      values: of(victim.workflowId, '?tab=values'),
+      events: of(victim.workflowId, '?tab=exchange'),
+      graph: of(victim.workflowId, '?tab=graph'),
+      fields: of(victim.workflowId, '?tab=raw'),
+      failed: of(failed.workflowId),
+      error: of(failed.workflowId, '?tab=values'),
+      compare: path(`/compare?left=${encodeURIComponent(victim.workflowId)}&right=${encodeURIComponent(other.workflowId)}`),
+      operations: path('/operations'),
+      alerts: path('/alerts'),
+      metrics: path('/metrics?span=24h'),
+      queues: path('/queues'),
+      keys: '/keys',
+      audit: '/audit',
+    };
+    for (const [name, address] of Object.entries(pages)) {
+      await own.page.goto(address);
+      await text().waitFor().catch(() => assert.fail(`it is not shown on: ${name}`));
+      assert.equal(await own.page.evaluate(() => window.owned), undefined, name);
+      assert.equal(await own.page.locator('main img, main script').count(), 0, name);
+      assert(await own.page.evaluate(() => document.documentElement.scrollWidth <= 1280), `${name} is too wide`);
+    }
+    await own.page.goto(path('/workflows'));
+    await own.page.getByRole('button', { name: 'Views' }).click();
+    await own.page.getByRole('menuitem', { name: '<img src=x' }).waitFor();
+    assert.equal(await own.page.evaluate(() => window.owned), undefined);
+    assert.deepEqual(own.faults, []);
+    await own.close();
   });
 
   it('jumps with the palette and lists its keys', async () => {

@@ -88,13 +88,13 @@ export async function startServer() {
     },
 
     /** A process of the example: it starts checkouts and runs them. */
-    startExecutor({ app, key, id, version, rate = 1, first = 0, stepMs = 300 }) {
+    startExecutor({ app, key, id, version, rate = 1, first = 0, stepMs = 300, database = `sqlite://${this.database}` }) {
       const executor = spawn(program('checkout'), [], {
         cwd: directory,
         env: {
           PATH: process.env.PATH,
           SEGNO_APP_NAME: app,
-          SEGNO_SYSTEM_DATABASE_URL: `sqlite://${this.database}`,
+          SEGNO_SYSTEM_DATABASE_URL: database,
           SEGNO_CONDUCTOR_URL: url.replace('http', 'ws'),
           SEGNO_CONDUCTOR_KEY: key,
           SEGNO_EXECUTOR_ID: id,
