@@ -13,7 +13,9 @@ import { Route as ConsoleRouteImport } from './routes/_console'
 import { Route as JoinRouteImport } from './routes/join'
 import { Route as ConsoleIndexRouteImport } from './routes/_console.index'
 import { Route as ConsoleAuditRouteImport } from './routes/_console.audit'
+import { Route as ConsoleChannelsRouteImport } from './routes/_console.channels'
 import { Route as ConsoleKeysRouteImport } from './routes/_console.keys'
+import { Route as ConsoleMembersRouteImport } from './routes/_console.members'
 import { Route as ConsoleNewRouteImport } from './routes/_console.new'
 import { Route as ConsoleSystemRouteImport } from './routes/_console.system'
 import { Route as LoginIndexRouteImport } from './routes/login.index'
@@ -53,9 +55,19 @@ const ConsoleAuditRoute = ConsoleAuditRouteImport.update({
   path: '/audit',
   getParentRoute: () => ConsoleRoute,
 } as any)
+const ConsoleChannelsRoute = ConsoleChannelsRouteImport.update({
+  id: '/channels',
+  path: '/channels',
+  getParentRoute: () => ConsoleRoute,
+} as any)
 const ConsoleKeysRoute = ConsoleKeysRouteImport.update({
   id: '/keys',
   path: '/keys',
+  getParentRoute: () => ConsoleRoute,
+} as any)
+const ConsoleMembersRoute = ConsoleMembersRouteImport.update({
+  id: '/members',
+  path: '/members',
   getParentRoute: () => ConsoleRoute,
 } as any)
 const ConsoleNewRoute = ConsoleNewRouteImport.update({
@@ -161,7 +173,9 @@ export interface FileRoutesByFullPath {
   '/': typeof ConsoleIndexRoute
   '/join': typeof JoinRoute
   '/audit': typeof ConsoleAuditRoute
+  '/channels': typeof ConsoleChannelsRoute
   '/keys': typeof ConsoleKeysRoute
+  '/members': typeof ConsoleMembersRoute
   '/new': typeof ConsoleNewRoute
   '/system': typeof ConsoleSystemRoute
   '/login/callback': typeof LoginCallbackRoute
@@ -185,7 +199,9 @@ export interface FileRoutesByFullPath {
 export interface FileRoutesByTo {
   '/join': typeof JoinRoute
   '/audit': typeof ConsoleAuditRoute
+  '/channels': typeof ConsoleChannelsRoute
   '/keys': typeof ConsoleKeysRoute
+  '/members': typeof ConsoleMembersRoute
   '/new': typeof ConsoleNewRoute
   '/system': typeof ConsoleSystemRoute
   '/login/callback': typeof LoginCallbackRoute
@@ -211,7 +227,9 @@ export interface FileRoutesById {
   '/_console': typeof ConsoleRouteWithChildren
   '/join': typeof JoinRoute
   '/_console/audit': typeof ConsoleAuditRoute
+  '/_console/channels': typeof ConsoleChannelsRoute
   '/_console/keys': typeof ConsoleKeysRoute
+  '/_console/members': typeof ConsoleMembersRoute
   '/_console/new': typeof ConsoleNewRoute
   '/_console/system': typeof ConsoleSystemRoute
   '/login/callback': typeof LoginCallbackRoute
@@ -239,7 +257,9 @@ export interface FileRouteTypes {
     | '/'
     | '/join'
     | '/audit'
+    | '/channels'
     | '/keys'
+    | '/members'
     | '/new'
     | '/system'
     | '/login/callback'
@@ -263,7 +283,9 @@ export interface FileRouteTypes {
   to:
     | '/join'
     | '/audit'
+    | '/channels'
     | '/keys'
+    | '/members'
     | '/new'
     | '/system'
     | '/login/callback'
@@ -288,7 +310,9 @@ export interface FileRouteTypes {
     | '/_console'
     | '/join'
     | '/_console/audit'
+    | '/_console/channels'
     | '/_console/keys'
+    | '/_console/members'
     | '/_console/new'
     | '/_console/system'
     | '/login/callback'
@@ -348,11 +372,25 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ConsoleAuditRouteImport
       parentRoute: typeof ConsoleRoute
     }
+    '/_console/channels': {
+      id: '/_console/channels'
+      path: '/channels'
+      fullPath: '/channels'
+      preLoaderRoute: typeof ConsoleChannelsRouteImport
+      parentRoute: typeof ConsoleRoute
+    }
     '/_console/keys': {
       id: '/_console/keys'
       path: '/keys'
       fullPath: '/keys'
       preLoaderRoute: typeof ConsoleKeysRouteImport
+      parentRoute: typeof ConsoleRoute
+    }
+    '/_console/members': {
+      id: '/_console/members'
+      path: '/members'
+      fullPath: '/members'
+      preLoaderRoute: typeof ConsoleMembersRouteImport
       parentRoute: typeof ConsoleRoute
     }
     '/_console/new': {
@@ -531,7 +569,9 @@ const ConsoleAppsAppRouteWithChildren = ConsoleAppsAppRoute._addFileChildren(
 
 interface ConsoleRouteChildren {
   ConsoleAuditRoute: typeof ConsoleAuditRoute
+  ConsoleChannelsRoute: typeof ConsoleChannelsRoute
   ConsoleKeysRoute: typeof ConsoleKeysRoute
+  ConsoleMembersRoute: typeof ConsoleMembersRoute
   ConsoleNewRoute: typeof ConsoleNewRoute
   ConsoleSystemRoute: typeof ConsoleSystemRoute
   ConsoleIndexRoute: typeof ConsoleIndexRoute
@@ -540,7 +580,9 @@ interface ConsoleRouteChildren {
 
 const ConsoleRouteChildren: ConsoleRouteChildren = {
   ConsoleAuditRoute: ConsoleAuditRoute,
+  ConsoleChannelsRoute: ConsoleChannelsRoute,
   ConsoleKeysRoute: ConsoleKeysRoute,
+  ConsoleMembersRoute: ConsoleMembersRoute,
   ConsoleNewRoute: ConsoleNewRoute,
   ConsoleSystemRoute: ConsoleSystemRoute,
   ConsoleIndexRoute: ConsoleIndexRoute,

@@ -14,12 +14,16 @@ export type Explanation = Schemas['Explanation'];
 export type Operation = Schemas['Operation'];
 export type OperationBody = Schemas['CreateOperationInputBody'];
 export type SavedView = Schemas['View'];
+export type Alert = Schemas['Alert'];
+export type AlertChannel = Schemas['AlertChannel'];
+export type Role = Schemas['RoleOutput'];
 export type AlertingRule = Schemas['AlertingRule'];
 export type AuditEntry = Schemas['AuditLogEntry'];
 export type SearchBody = Schemas['WorkflowSearchBody'];
 export type StepAggregatesBody = Schemas['StepAggregatesBody'];
 export type AggregatesBody = Schemas['WorkflowAggregatesBody'];
 
+const ORGANISATION = '/v2/orgs/{orgName}';
 const BASE = '/v2/orgs/{orgName}/apps';
 const APP = '/v2/orgs/{orgName}/apps/{appName}';
 const org = () => ({ orgName: orgName() });
@@ -63,6 +67,17 @@ export const read = {
     api.queryOptions('get', `${APP}/metrics`, { params: { path: inApp(app), query } }),
   alertingRules: (app: string) =>
     api.queryOptions('get', `${APP}/alerting-rules`, { params: { path: inApp(app) } }),
+  alerts: (app: string, query: { state?: Alert['state']; limit?: number } = {}) =>
+    api.queryOptions('get', `${APP}/alerts`, { params: { path: inApp(app), query } }),
+  channels: () => api.queryOptions('get', `${ORGANISATION}/alert-channels`, { params: { path: org() } }),
+  channelDeliveries: (channelName: string) =>
+    api.queryOptions('get', `${ORGANISATION}/alert-channels/{channelName}/deliveries`, {
+      params: { path: { ...org(), channelName }, query: { limit: 50 } },
+    }),
+  organisation: () => api.queryOptions('get', ORGANISATION, { params: { path: org() } }),
+  members: () => api.queryOptions('get', `${ORGANISATION}/members`, { params: { path: org() } }),
+  roles: () => api.queryOptions('get', `${ORGANISATION}/roles`, { params: { path: org() } }),
+  domains: () => api.queryOptions('get', `${ORGANISATION}/domain-claims`, { params: { path: org() } }),
   system: () => api.queryOptions('get', '/v2/orgs/{orgName}/system', { params: { path: org() } }),
   events: (app: string, workflowId: string) =>
     api.queryOptions('get', `${APP}/workflows/{workflowId}/events`, {
@@ -183,6 +198,47 @@ export const act = {
     client.POST(`${APP}/alerting-rules`, { params: { path: inApp(app) }, body }),
   deleteAlertingRule: (app: string, ruleId: string) =>
     client.DELETE(`${APP}/alerting-rules/{ruleId}`, { params: { path: { ...inApp(app), ruleId } } }),
+
+  setRuleChannels: (app: string, ruleId: string, channels: string[]) =>
+    client.PUT(`${APP}/alerting-rules/{ruleId}/channels`, {
+      params: { path: { ...inApp(app), ruleId } },
+      body: { channels },
+    }),
+
+  createChannel: (body: Schemas['CreateAlertChannelInputBody']) =>
+    client.POST(`${ORGANISATION}/alert-channels`, { params: { path: org() }, body }),
+  deleteChannel: (channelName: string) =>
+    client.DELETE(`${ORGANISATION}/alert-channels/{channelName}`, {
+      params: { path: { ...org(), channelName } },
+    }),
+  testChannel: async (channelName: string) => {
+    const { data } = await client.POST(`${ORGANISATION}/alert-channels/{channelName}/test`, {
+      params: { path: { ...org(), channelName } },
+    });
+    return data as Schemas['AlertChannelTest'];
+  },
+
+  register: (body: Schemas['RegisterUserInputBody']) => client.POST('/v2/users', { body }),
+  updateOrganisation: (body: Schemas['UpdateOrgInputBody']) =>
+    client.PATCH(ORGANISATION, { params: { path: org() }, body }),
+  makeSecret: async () => {
+    const { data } = await client.POST(`${ORGANISATION}/secrets`, { params: { path: org() } });
+    return data?.secret ?? '';
+  },
+  removeMember: (username: string) =>
+    client.DELETE(`${ORGANISATION}/members/{username}`, { params: { path: { ...org(), username } } }),
+  grantRole: (username: string, roleName: string) =>
+    client.PUT(`${ORGANISATION}/members/{username}/roles/{roleName}`, {
+      params: { path: { ...org(), username, roleName } },
+    }),
+  createRole: (name: string, permissions: string[]) =>
+    client.POST(`${ORGANISATION}/roles`, { params: { path: org() }, body: { name, permissions } }),
+  deleteRole: (roleName: string) =>
+    client.DELETE(`${ORGANISATION}/roles/{roleName}`, { params: { path: { ...org(), roleName } } }),
+  claimDomain: (domain: string) =>
+    client.POST(`${ORGANISATION}/domain-claims`, { params: { path: org() }, body: { domain } }),
+  releaseDomain: (domain: string) =>
+    client.DELETE(`${ORGANISATION}/domain-claims/{domain}`, { params: { path: { ...org(), domain } } }),
 
   /** Takes a workflow back to a step, in place: later results are dropped and made anew. */
   rewind: (app: string, workflowId: string, startStep: number) =>

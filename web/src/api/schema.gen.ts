@@ -1069,6 +1069,334 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the organization */
+        get: operations["getOrg"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Rename the organization, or change how long its audit log is kept */
+        patch: operations["updateOrg"];
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/domain-claims": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the claimed e-mail domains */
+        get: operations["listDomainClaims"];
+        put?: never;
+        /** Claim an e-mail domain: whoever registers with an address of it joins the organization */
+        post: operations["requestDomainClaim"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/domain-claims/{domain}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Give an e-mail domain up; nobody who has joined by it leaves */
+        delete: operations["releaseDomainClaim"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/join": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Leave one's organization for the one whose join secret one holds */
+        post: operations["joinOrg"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the members */
+        get: operations["listMembers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/members/{username}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a member, and with it their account on this server */
+        delete: operations["removeMember"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/members/{username}/roles/{roleName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Give a member another role */
+        put: operations["grantRole"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the roles */
+        get: operations["listRoles"];
+        put?: never;
+        /** Create a role */
+        post: operations["createRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/roles/{roleName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete a role of the organization's own that nobody holds */
+        delete: operations["deleteRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a join secret, which lets one person in */
+        post: operations["generateSecret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Register the person whose token this is */
+        post: operations["registerUser"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/users/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the account of the person whose token this is */
+        get: operations["getCurrentUser"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the organization's alert channels */
+        get: operations["listAlertChannels"];
+        put?: never;
+        /**
+         * Create an alert channel
+         * @description Rules then name it. A webhook is signed as Standard Webhooks says: `webhook-id`, `webhook-timestamp`
+         *     and `webhook-signature`, HMAC-SHA256 over `{id}.{timestamp}.{body}`. Slack gets a message, PagerDuty
+         *     an event that is resolved when the condition is over, `json` what the template makes. Failures are
+         *     tried again for six hours. URL, signing secret, routing key and headers are never shown again.
+         */
+        post: operations["createAlertChannel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get an alert channel */
+        get: operations["getAlertChannel"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an alert channel
+         * @description Rules lose it, and it is told nothing more, not even that an alert is over.
+         */
+        delete: operations["deleteAlertChannel"];
+        options?: never;
+        head?: never;
+        /** Change an alert channel */
+        patch: operations["updateAlertChannel"];
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the last requests to an alert channel, newest first */
+        get: operations["listAlertDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test to an alert channel, and show what the other side answers
+         * @description 200 also when it was not delivered: `delivered` and `error` tell. A test of PagerDuty opens an
+         *     incident of severity info and resolves it at once.
+         */
+        post: operations["testAlertChannel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/alerting-rules/{ruleId}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Set the alert channels that a rule tells beside the handler */
+        put: operations["setAlertingRuleChannels"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List an application's alerts, newest first
+         * @description One for each time that a rule's condition held, kept for 30 days after it is over.
+         */
+        get: operations["listAlerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1092,6 +1420,8 @@ export interface components {
             readonly $schema?: string;
             /** @description Id of the application it watches */
             appId: string;
+            /** @description Names of the alert channels that are told too */
+            channels?: string[];
             /** @description Its id */
             id: string;
             /** Format: date-time */
@@ -1343,6 +1673,8 @@ export interface components {
              * @description Where this object's JSON Schema is
              */
             readonly $schema?: string;
+            /** @description Names of the alert channels to tell too; absent: none. They are told when the condition begins to hold and when it is over, and in between only at minIntervalSecs */
+            channels?: string[] | null;
             /**
              * Format: int32
              * @description Seconds between two alerts, at least; absent: the rule's own period
@@ -2543,6 +2875,493 @@ export interface components {
             workflowIds?: string[] | null;
             /** @description Names */
             workflowName?: string[] | null;
+        };
+        /** @description A role that is to be. */
+        CreateRoleInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Name */
+            name: string;
+            /** @description What its holders may do */
+            permissions?: string[] | null;
+        };
+        /** @description The new role. */
+        CreateRoleOutputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Name */
+            name: string;
+            /** @description What its holders may do */
+            permissions: string[];
+        };
+        /** @description A claim. */
+        DomainClaim: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** Format: date-time */
+            decidedAt?: string;
+            /** @description By whom */
+            decidedBy?: string;
+            /** @description Why */
+            decisionNote?: string;
+            /** @description The domain, lower case */
+            domain: string;
+            /** @description Stable id */
+            id: string;
+            /** @description The organization */
+            orgName: string;
+            /** Format: date-time */
+            requestedAt: string;
+            /** @description By whom */
+            requestedBy: string;
+            /** @enum {string} */
+            status: "pending" | "approved" | "denied";
+        };
+        /** @description A new join secret. This is the only time that it is shown. */
+        GenerateSecretOutputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The secret; it lets one person in, within a week */
+            secret: string;
+        };
+        /** @description The way in. */
+        JoinOrgInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description A join secret of the organization */
+            secret: string;
+        };
+        /** @description All claims of an organization. */
+        ListDomainClaimsOutputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description By domain */
+            claims: components["schemas"]["DomainClaim"][];
+        };
+        /** @description One person. */
+        Member: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Where they work, or empty */
+            company: string;
+            /** @description E-mail address, or empty */
+            email: string;
+            /** @description Family name, or empty */
+            familyName: string;
+            /** @description Given name, or empty */
+            givenName: string;
+            /** @description Stable id */
+            id: string;
+            /** @description Name on this server */
+            name: string;
+            /** @description Id of the organization */
+            orgId: string;
+        };
+        /** @description Who belongs to an organization. */
+        OrgMembers: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The organization */
+            orgName: string;
+            /** @description Each member's role, by the member's name */
+            users: {
+                [key: string]: components["schemas"]["RoleOutput"];
+            };
+        };
+        /** @description An organization. */
+        Organization: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /**
+             * Format: int32
+             * @description How long audit entries are kept
+             */
+            auditLogRetentionDays: number;
+            /** Format: date-time */
+            createdAt: string;
+            /** @description Always empty here */
+            defaultRdsInstanceClassType: string;
+            /** @description Stable id */
+            id: string;
+            /**
+             * Format: int32
+             * @description Not limited here
+             */
+            maxApps: number;
+            /**
+             * Format: int32
+             * @description Not limited here
+             */
+            maxConductorApps: number;
+            /**
+             * Format: int32
+             * @description Not limited here
+             */
+            maxDatabaseInstances: number;
+            /**
+             * Format: int32
+             * @description Not limited here
+             */
+            maxTeamMembers: number;
+            /**
+             * Format: int32
+             * @description Not limited here
+             */
+            maxVms: number;
+            /** @description Name, part of every path */
+            name: string;
+            /** @enum {string} */
+            subscriptionPlan: "free" | "pro" | "past_limit" | "team";
+        };
+        /** @description Who wants an account. */
+        RegisterUserInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Where they work */
+            company?: string;
+            /** @description Family name */
+            familyName?: string;
+            /** @description Given name */
+            givenName?: string;
+            /** @description Name on this server, unique */
+            name: string;
+            /**
+             * @description Join secret of an organization; without one, the organization that claims the domain of the
+             *     e-mail address, or a new one
+             */
+            secret?: string;
+        };
+        /** @description The new account. */
+        RegisterUserOutputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Its id */
+            id: string;
+        };
+        /** @description What is claimed. */
+        RequestDomainClaimInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The domain, exactly as it stands behind the @ */
+            domain: string;
+        };
+        /** @description A role. */
+        RoleOutput: {
+            /** @description Whether every organization has it */
+            isGlobal: boolean;
+            /** @description Name */
+            name: string;
+            /** @description What its holders may do */
+            permissions: string[];
+        };
+        /** @description What is to be changed. */
+        UpdateOrgInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /**
+             * Format: int32
+             * @description How long audit entries are kept
+             */
+            auditLogRetentionDays?: number;
+            /** @description The new name; every later path holds it */
+            newName?: string;
+        };
+        /** @description A person's account. */
+        UserProfile: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** Format: date-time */
+            createdAt: string;
+            /** @description E-mail address, or empty */
+            email: string;
+            /** @description Never true here: nobody stands above the organizations */
+            isDbosAdmin?: boolean;
+            /** @description Name on this server */
+            name: string;
+            /** @description Id of the organization */
+            orgId: string;
+            /** @description Name of the organization */
+            orgName: string;
+            /** @description What they may do */
+            role?: components["schemas"]["RoleOutput"];
+            /** @enum {string} */
+            subscriptionPlan: "free" | "pro" | "past_limit" | "team";
+        };
+        /** @description What a rule found. */
+        Alert: {
+            /** @description What became of telling channels, in order */
+            deliveries: components["schemas"]["AlertDelivery"][];
+            /** @description What became of telling the receiving application's handler; null: it was not told */
+            handler: components["schemas"]["AlertHandler"];
+            /** @description Its id */
+            id: string;
+            /** Format: date-time */
+            lastSeenAt: string;
+            /** @description What was found, for people */
+            message: string;
+            /** @description What was found, for programs */
+            metadata: {
+                [key: string]: string;
+            };
+            /** Format: date-time */
+            resolvedAt: string | null;
+            /** @description The rule; it may be deleted */
+            ruleId: string;
+            /** @description What the rule watched */
+            ruleType: string;
+            /** Format: date-time */
+            since: string;
+            /**
+             * @description Whether what a rule found still holds.
+             * @enum {string}
+             */
+            state: "firing" | "resolved";
+        };
+        /** @description A channel, without its secrets. */
+        AlertChannel: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** Format: date-time */
+            createdAt: string;
+            /** @description Names of the additional headers */
+            headerNames: string[];
+            /**
+             * @description What a channel talks to.
+             * @enum {string}
+             */
+            kind: "webhook" | "slack" | "pagerduty" | "json";
+            /**
+             * Format: int64
+             * @description Requests a minute, at most
+             */
+            maxPerMinute: number;
+            /** @description Its name */
+            name: string;
+            /** @description Scheme, host and port of where requests go */
+            origin: string;
+            /** @description Whether it is told that an alert is over */
+            sendResolved: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string|null}
+             */
+            severity: "critical" | "error" | "warning" | "info" | null;
+            /** @description JSON: what makes the body */
+            template: string | null;
+            /** Format: date-time */
+            updatedAt: string;
+        };
+        /** @description What the other side said to a test. */
+        AlertChannelTest: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The beginning of its answer */
+            answer: string | null;
+            /** @description Whether it took the test */
+            delivered: boolean;
+            /** @description What went wrong */
+            error: string | null;
+            /**
+             * Format: int64
+             * @description How long it took
+             */
+            latencyMs: number;
+            /**
+             * Format: int32
+             * @description The HTTP status of its answer
+             */
+            status: number | null;
+        };
+        /** @description What became of telling a channel. */
+        AlertDelivery: {
+            /**
+             * Format: int64
+             * @description Requests so far
+             */
+            attempts: number;
+            /** @description The channel */
+            channel: string;
+            /** Format: date-time */
+            endedAt: string | null;
+            /** @description Why the last attempt did not do */
+            error: string | null;
+            /** @description firing or resolved */
+            event: string;
+            /** @description PENDING, DELIVERED or FAILED */
+            state: string;
+        };
+        /** @description One request to a channel. */
+        AlertDeliveryAttempt: {
+            /** @description The alert; null for a test */
+            alertId: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description Whether the other side took it */
+            delivered: boolean;
+            /** @description The same for all attempts to deliver one message; a webhook's `webhook-id` */
+            deliveryId: string;
+            /** @description What went wrong */
+            error: string | null;
+            /** @description firing, resolved or test */
+            event: string;
+            /** @description Its id */
+            id: string;
+            /**
+             * Format: int64
+             * @description How long it took
+             */
+            latencyMs: number;
+            /**
+             * Format: int32
+             * @description The HTTP status of the answer
+             */
+            status: number | null;
+        };
+        /** @description What became of telling a handler. */
+        AlertHandler: {
+            /** @description The receiving application */
+            appName: string;
+            /** Format: date-time */
+            at: string;
+            /** @description delivered, handler_failed, unanswered, or no_receiver: nobody was there */
+            outcome: string;
+        };
+        /** @description A new channel. */
+        CreateAlertChannelInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description webhook, json: additional headers, for example Authorization. Never shown again */
+            headers?: {
+                [key: string]: string;
+            };
+            /**
+             * @description What a channel talks to.
+             * @enum {string}
+             */
+            kind: "webhook" | "slack" | "pagerduty" | "json";
+            /**
+             * Format: int64
+             * @description Requests a minute, at most [default: 30]
+             */
+            maxPerMinute?: number;
+            /** @description Its name */
+            name: string;
+            /** @description pagerduty: the integration key of the service. Never shown again */
+            routingKey?: string;
+            /** @description Whether to tell that an alert is over [default: true] */
+            sendResolved?: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string}
+             */
+            severity?: "critical" | "error" | "warning" | "info";
+            /**
+             * @description webhook: `whsec_` and 24 to 64 bytes in base64; two, separated by a space, while receivers change
+             *     over. Never shown again
+             */
+            signingSecret?: string;
+            /**
+             * @description json: a Jinja template that renders to JSON. It sees alert_id, state (firing, resolved, test),
+             *     rule_id, rule_type, headline, message, metadata (an object with the facts of all rule types, null
+             *     where they do not apply), organization, application, severity, since and timestamp; values are
+             *     written as JSON: {"text": {{ message }}}
+             */
+            template?: string;
+            /** @description Where requests go; for pagerduty only where it is not the usual place. Never shown again */
+            url?: string;
+        };
+        /** @description The channels that a rule tells. */
+        SetAlertingRuleChannelsInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Their names; empty: none */
+            channels: string[];
+        };
+        /** @description What to change of a channel; what is absent stays. */
+        UpdateAlertChannelInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description webhook, json: all additional headers */
+            headers?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description Requests a minute, at most
+             */
+            maxPerMinute?: number;
+            /** @description pagerduty: the integration key of the service */
+            routingKey?: string;
+            /** @description Whether to tell that an alert is over */
+            sendResolved?: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string}
+             */
+            severity?: "critical" | "error" | "warning" | "info";
+            /** @description webhook: see the creation of a channel */
+            signingSecret?: string;
+            /** @description json: see the creation of a channel */
+            template?: string;
+            /** @description Where requests go */
+            url?: string;
         };
     };
     responses: never;
@@ -5099,6 +5918,832 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SelfInfo"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getOrg: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Organization"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    updateOrg: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateOrgInputBody"];
+            };
+        };
+        responses: {
+            /** @description Changed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listDomainClaims: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListDomainClaimsOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    requestDomainClaim: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RequestDomainClaimInputBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DomainClaim"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    releaseDomainClaim: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description The domain */
+                domain: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Released */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    joinOrg: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinOrgInputBody"];
+            };
+        };
+        responses: {
+            /** @description Joined */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listMembers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OrgMembers"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    removeMember: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the member */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Member"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    grantRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the member */
+                username: string;
+                /** @description Name of the role */
+                roleName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Granted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listRoles: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleOutput"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    createRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateRoleInputBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    /** @description Path of the role */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateRoleOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the role */
+                roleName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    generateSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GenerateSecretOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    registerUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegisterUserInputBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegisterUserOutputBody"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getCurrentUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserProfile"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlertChannels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    createAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAlertChannelInputBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    /** @description Path of the channel */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    updateAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateAlertChannelInputBody"];
+            };
+        };
+        responses: {
+            /** @description Changed */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlertDeliveries: {
+        parameters: {
+            query?: {
+                /** @description At most so many [default: 50] */
+                limit?: number;
+                /** @description Leave out so many first */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertDeliveryAttempt"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    testAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What came of it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelTest"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    setAlertingRuleChannels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Id of the rule */
+                ruleId: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetAlertingRuleChannelsInputBody"];
+            };
+        };
+        responses: {
+            /** @description They are */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertingRule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlerts: {
+        parameters: {
+            query?: {
+                /** @description firing or resolved; absent: both */
+                state?: "firing" | "resolved";
+                /** @description Only of this rule */
+                ruleId?: string;
+                /** @description At most so many [default: 100] */
+                limit?: number;
+                /** @description Leave out so many first */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alert"][];
                 };
             };
             /** @description Error */

@@ -133,6 +133,8 @@ function useCommands(app: string | undefined, text: string, onSheet: () => void)
         { value: 'register', label: 'Register an application', run: () => void navigate({ to: '/new' }) },
         { value: 'keys', label: 'API keys', meta: 'g k', run: () => void navigate({ to: '/keys' }) },
         { value: 'audit', label: 'Audit log', meta: 'g a', run: () => void navigate({ to: '/audit' }) },
+        { value: 'channels', label: 'Alert channels', run: () => void navigate({ to: '/channels' }) },
+        { value: 'members', label: 'Members and roles', run: () => void navigate({ to: '/members' }) },
         { value: 'the-system', label: 'System', meta: 'g y', run: () => void navigate({ to: '/system' }) },
         { value: 'pause', label: live ? 'Pause' : 'Go live', meta: 'p', run: toggle },
         { value: 'light', label: 'Light theme', run: () => setTheme('light') },

@@ -16,6 +16,7 @@ import {
   LayoutGrid,
   ListChecks,
   LogOut,
+  Megaphone,
   Menu as MenuIcon,
   Monitor,
   Moon,
@@ -27,6 +28,7 @@ import {
   Server,
   Settings,
   Sun,
+  Users,
 } from 'lucide-react';
 import { lazy, type ReactNode, Suspense, useState } from 'react';
 import { serverUrl } from '~/api/base';
@@ -193,6 +195,16 @@ function Side(props: { app: string | undefined; onPalette: () => void; onSheet: 
             Audit
           </NavLink>
         )}
+        {may('organization.read') && self?.mode === 'oidc' && (
+          <NavLink to="/members" icon={<Users />}>
+            Members
+          </NavLink>
+        )}
+        {may('application.read') && (
+          <NavLink to="/channels" icon={<Megaphone />}>
+            Channels
+          </NavLink>
+        )}
         <NavLink to="/system" icon={<Cpu />}>
           System
         </NavLink>
@@ -307,7 +319,7 @@ type AppTarget =
   | '/settings';
 
 function NavLink(props: {
-  to: '/' | '/keys' | '/audit' | '/system' | `/apps/$app${AppTarget}`;
+  to: '/' | '/keys' | '/audit' | '/system' | '/members' | '/channels' | `/apps/$app${AppTarget}`;
   app?: string;
   icon: ReactNode;
   exact?: boolean;

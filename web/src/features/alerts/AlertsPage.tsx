@@ -1,18 +1,21 @@
 import { useQuery } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
 import { BellRing, Plus } from 'lucide-react';
 import { useState } from 'react';
 import { queryClient } from '~/api/client';
 import { useMay } from '~/api/may';
 import { type AlertingRule, act, read } from '~/api/queries';
-import { Button } from '~/ui/controls';
-import { Age, Page, Panel, Table } from '~/ui/data';
+import { Button, buttonLook } from '~/ui/controls';
+import { Age, Chip, Page, Panel, Table } from '~/ui/data';
 import { duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { May } from '~/ui/May';
 import { ActionDialog, notify } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
+import { History } from './History';
 import { RuleDialog } from './RuleDialog';
 import { conditionText, RULE_TYPES } from './rules';
+import { TellDialog } from './TellDialog';
 
 /** What is watched, and who is told. */
 export function AlertsPage({ app }: { app: string }) {
@@ -28,7 +31,18 @@ export function AlertsPage({ app }: { app: string }) {
         </May>
       }
     >
-      <Panel title="Rules" flush>
+      <Panel title="What was found" flush>
+        <History app={app} />
+      </Panel>
+      <Panel
+        title="Rules"
+        flush
+        actions={
+          <Link to="/channels" {...buttonLook('quiet', true)}>
+            Alert channels
+          </Link>
+        }
+      >
         <Rules app={app} onCreate={() => setCreating(true)} />
       </Panel>
       {creating && <RuleDialog app={app} onClose={() => setCreating(false)} />}
@@ -41,6 +55,7 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
   const rules = useQuery({ ...read.alertingRules(app), ...useRenewal(5_000) });
   const apps = useQuery(read.apps());
   const [deleting, setDeleting] = useState<AlertingRule | null>(null);
+  const [telling, setTelling] = useState<AlertingRule | null>(null);
   const names = new Map((apps.data ?? []).map((each) => [each.id, each.name]));
   return (
     <>
@@ -63,6 +78,7 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
                   <th>Rule</th>
                   <th>Condition</th>
                   <th>Told</th>
+                  <th>Channels</th>
                   <th>At most every</th>
                   <th>Last fired</th>
                   <th>
@@ -79,6 +95,20 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
                   <td className="foreign">{conditionText(rule)}</td>
                   <td>
                     <bdi>{names.get(rule.receivingAppId) ?? rule.receivingAppId}</bdi>
+                  </td>
+                  <td>
+                    <span className="row wrap" style={{ gap: 4 }}>
+                      {(rule.channels ?? []).map((channel) => (
+                        <Chip key={channel}>
+                          <bdi>{channel}</bdi>
+                        </Chip>
+                      ))}
+                      <May permission="application.write">
+                        <Button kind="quiet" small onClick={() => setTelling(rule)}>
+                          Choose…
+                        </Button>
+                      </May>
+                    </span>
                   </td>
                   <td className="num">
                     {rule.minIntervalSecs === null ? (
@@ -107,6 +137,7 @@ function Rules({ app, onCreate }: { app: string; onCreate: () => void }) {
           )
         }
       </Loaded>
+      {telling && <TellDialog app={app} rule={telling} onClose={() => setTelling(null)} />}
       <ActionDialog
         open={deleting !== null}
         onClose={() => setDeleting(null)}

@@ -10,6 +10,7 @@ import { useRenewal } from '~/ui/live';
 import { May } from '~/ui/May';
 import { ActionDialog, Dialog, notify } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
+import { MEANING } from './permissions';
 
 /** API keys: of executors, of scripts, of people. */
 export function Keys() {
@@ -149,16 +150,6 @@ function KeyTable(props: {
     </Table>
   );
 }
-
-const MEANING: Record<string, string> = {
-  'websocket.connect': 'connect executors',
-  'application.read': 'see applications, executors and workflows',
-  'application.write': 'register and change applications, act on workflows',
-  'metric.read': 'scrape metrics',
-  'token.read': 'list keys',
-  'organization.read': 'see the organisation and its audit log',
-  'organization.write': 'change the organisation',
-};
 
 function CreateDialog(props: {
   onClose: () => void;
