@@ -9,10 +9,13 @@ describe('Problem.from', () => {
   it('tells a missing executor from a server that is in trouble itself', async () => {
     const missing = answer(503, {
       title: 'Service Unavailable',
-      detail: 'no healthy executor of `shop` is connected',
+      type: 'urn:segno:problem:no-executor',
     });
     expect((await Problem.from(missing)).kind).toBe('no-executor');
-    const trouble = answer(503, { title: 'Service Unavailable', detail: 'the database does not answer' });
+    const trouble = answer(503, {
+      title: 'Service Unavailable',
+      type: 'urn:segno:problem:store-unavailable',
+    });
     expect((await Problem.from(trouble)).kind).toBe('failed');
   });
 

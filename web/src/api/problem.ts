@@ -25,19 +25,21 @@ export class Problem extends Error {
   static async from(response: Response): Promise<Problem> {
     let title = response.statusText || `Status ${response.status}`;
     let detail = '';
+    let type = '';
     try {
       const body: unknown = await response.json();
       if (typeof body === 'object' && body !== null) {
-        const problem = body as { title?: unknown; detail?: unknown; errors?: unknown };
+        const problem = body as { title?: unknown; detail?: unknown; type?: unknown; errors?: unknown };
         if (typeof problem.title === 'string') title = problem.title;
         if (typeof problem.detail === 'string') detail = problem.detail;
+        if (typeof problem.type === 'string') type = problem.type;
         const faults = Array.isArray(problem.errors) ? problem.errors.map(fault).filter(Boolean) : [];
         if (faults.length > 0) detail = faults.join('; ');
       }
     } catch {
       detail = 'The answer was not JSON. Is a proxy in the way?';
     }
-    return new Problem(kindOf(response.status, detail), response.status, title, detail);
+    return new Problem(kindOf(response.status, type), response.status, title, detail);
   }
 
   static of(error: unknown): Problem {
@@ -47,7 +49,7 @@ export class Problem extends Error {
   }
 }
 
-function kindOf(status: number, detail: string): ProblemKind {
+function kindOf(status: number, type: string): ProblemKind {
   switch (status) {
     case 401:
     case 403:
@@ -55,8 +57,8 @@ function kindOf(status: number, detail: string): ProblemKind {
     case 404:
       return 'missing';
     case 503:
-      // The server's own database being away is a 503 too; only the detail tells them apart.
-      return /executor/i.test(detail) ? 'no-executor' : 'failed';
+      // The server's own database being away is a 503 too.
+      return type.startsWith('urn:segno:problem:no-executor') ? 'no-executor' : 'failed';
     default:
       return 'failed';
   }

@@ -1,4 +1,3 @@
-import { Dialog } from '@base-ui/react/dialog';
 import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
 import {
@@ -46,6 +45,7 @@ import s from './Shell.module.css';
 import { setTheme, type Theme, theme } from './theme';
 
 // Loaded when they are first asked for.
+const Drawer = lazy(() => import('./Drawer').then((module) => ({ default: module.Drawer })));
 const CommandPalette = lazy(() => import('./Palette').then((module) => ({ default: module.CommandPalette })));
 const ShortcutSheet = lazy(() =>
   import('./ShortcutSheet').then((module) => ({ default: module.ShortcutSheet })),
@@ -109,15 +109,8 @@ export function Shell() {
           <Outlet />
         </main>
       </div>
-      <Dialog.Root open={drawer} onOpenChange={setDrawer}>
-        <Dialog.Portal>
-          <Dialog.Backdrop className={s.backdrop} />
-          <Dialog.Popup className={s.drawer} aria-label="Navigation" onClick={() => setDrawer(false)}>
-            {side}
-          </Dialog.Popup>
-        </Dialog.Portal>
-      </Dialog.Root>
       <Suspense>
+        {drawer && <Drawer onClose={() => setDrawer(false)}>{side}</Drawer>}
         {palette && (
           <CommandPalette app={app} open onClose={() => setPalette(false)} onSheet={() => setSheet(true)} />
         )}

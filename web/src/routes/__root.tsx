@@ -1,8 +1,11 @@
 import { createRootRoute, type ErrorComponentProps, Link, Outlet, useRouter } from '@tanstack/react-router';
 import { CircleAlert } from 'lucide-react';
+import { lazy, Suspense } from 'react';
 import { Button, buttonLook } from '~/ui/controls';
-import { Toasts } from '~/ui/overlay';
 import { Empty, State } from '~/ui/states';
+
+// Not needed before something is to be told.
+const Toasts = lazy(() => import('~/ui/toasts').then((module) => ({ default: module.Toasts })));
 
 export const Route = createRootRoute({
   component: Root,
@@ -26,7 +29,9 @@ function Root() {
     <>
       <Outlet />
       {/* Inside the router, for what is told may link to a page. */}
-      <Toasts />
+      <Suspense>
+        <Toasts />
+      </Suspense>
     </>
   );
 }

@@ -1,7 +1,5 @@
 import { Dialog as BaseDialog } from '@base-ui/react/dialog';
-import { Toast } from '@base-ui/react/toast';
 import { useMutation } from '@tanstack/react-query';
-import { X } from 'lucide-react';
 import type { CSSProperties, ReactNode } from 'react';
 import { Problem } from '~/api/problem';
 import { Button } from './controls';
@@ -92,45 +90,4 @@ export function ActionDialog<Result>(props: {
       {mutation.error && <Fault problem={Problem.of(mutation.error)} />}
     </Dialog>
   );
-}
-
-type Notice = { title: string; text?: ReactNode; tone?: 'ok' | 'err' };
-const toasts = Toast.createToastManager();
-
-/** Tells the outcome of an action. */
-export function notify({ title, text, tone = 'ok' }: Notice): void {
-  toasts.add({ title, description: text, type: tone, timeout: tone === 'err' ? 12_000 : 6_000 });
-}
-
-export function Toasts() {
-  return (
-    <Toast.Provider toastManager={toasts}>
-      <Toast.Portal>
-        <Toast.Viewport className={s.toasts}>
-          <ToastList />
-        </Toast.Viewport>
-      </Toast.Portal>
-    </Toast.Provider>
-  );
-}
-
-function ToastList() {
-  const { toasts: shown } = Toast.useToastManager();
-  return shown.map((toast) => (
-    <Toast.Root key={toast.id} toast={toast} className={s.toast} data-tone={toast.type ?? 'ok'}>
-      <Toast.Content className={s.toastBody}>
-        <div className="grow">
-          <Toast.Title className={s.toastTitle} />
-          <Toast.Description className={s.toastText} />
-        </div>
-        <Toast.Close
-          render={
-            <Button kind="quiet" small icon aria-label="Dismiss">
-              <X />
-            </Button>
-          }
-        />
-      </Toast.Content>
-    </Toast.Root>
-  ));
 }

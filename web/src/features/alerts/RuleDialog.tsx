@@ -3,9 +3,10 @@ import { useState } from 'react';
 import { queryClient } from '~/api/client';
 import { act, read } from '~/api/queries';
 import { Field, Input } from '~/ui/controls';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { BLANK, type Draft, faults, metadata, RULE_TYPES, type RuleType } from './rules';
 
 /** Makes a rule: what to watch, from when on to tell, and whom. */

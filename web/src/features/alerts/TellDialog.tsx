@@ -4,8 +4,9 @@ import { useState } from 'react';
 import { queryClient } from '~/api/client';
 import { type AlertingRule, act, read } from '~/api/queries';
 import { Checkbox } from '~/ui/controls';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { KINDS } from '../channels/channels';
 import { conditionText } from './rules';
 

@@ -1,8 +1,9 @@
 import { useState } from 'react';
 import { act } from '~/api/queries';
 import { Checkbox, Field, Input, TextArea } from '~/ui/controls';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
+import { notify } from '~/ui/toasts';
 import { BLANK, channelBody, type Draft, faults, isReady, KINDS, type Kind } from './channels';
 
 /** Makes a channel. Its secrets are never shown again. */

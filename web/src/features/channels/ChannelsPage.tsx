@@ -9,8 +9,9 @@ import { Badge, Moment, Page, Panel, Table } from '~/ui/data';
 import { duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { May } from '~/ui/May';
-import { ActionDialog, Dialog, notify } from '~/ui/overlay';
+import { ActionDialog, Dialog } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { ChannelDialog } from './ChannelDialog';
 import { KINDS } from './channels';
 

@@ -8,8 +8,9 @@ import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
 import { Age, Badge, Code, Facts, Id, Page, Panel, Table } from '~/ui/data';
 import { count } from '~/ui/format';
 import { usePushed, useRenewal } from '~/ui/live';
-import { ActionDialog, Dialog, notify } from '~/ui/overlay';
+import { ActionDialog, Dialog } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { unresponsiveSince } from '../fleet/health';
 import { RecoveryTable } from '../recovery/RecoveryTable';
 

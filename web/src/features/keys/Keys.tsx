@@ -8,8 +8,9 @@ import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { Age, Chip, Code, Page, Panel, Table } from '~/ui/data';
 import { useRenewal } from '~/ui/live';
 import { May } from '~/ui/May';
-import { ActionDialog, Dialog, notify } from '~/ui/overlay';
+import { ActionDialog, Dialog } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { MEANING } from './permissions';
 
 /** API keys: of executors, of scripts, of people. */

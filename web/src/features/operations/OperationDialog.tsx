@@ -8,9 +8,10 @@ import { Button, buttonLook, Checkbox, Field, Input, TextArea } from '~/ui/contr
 import { StatusBadge } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { usePushed } from '~/ui/live';
-import { Dialog, notify } from '~/ui/overlay';
+import { Dialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner, Fault, Loaded, Loading } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { OperationProgress } from './OperationProgress';
 import s from './Operations.module.css';
 import { isFinal, KINDS, type Kind, outcome, type Target } from './operations';

@@ -7,8 +7,8 @@ import { act, read } from '~/api/queries';
 import { setOrgName } from '~/api/session';
 import { Button, Field, Input } from '~/ui/controls';
 import { Panel } from '~/ui/data';
-import { notify } from '~/ui/overlay';
 import { Fault, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 
 /** The organisation's name, and how long its audit log is kept. */
 export function Organisation() {

@@ -3,7 +3,8 @@ import { useState } from 'react';
 import { useSelf } from '~/api/may';
 import { act, read } from '~/api/queries';
 import { Checkbox, Field, Input } from '~/ui/controls';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
+import { notify } from '~/ui/toasts';
 import { MEANING } from '../keys/permissions';
 
 /** A role of the organisation's own. Nobody can give what they do not have. */

@@ -10,8 +10,9 @@ import { Button, Field, Input } from '~/ui/controls';
 import { Age, Badge, Page, Panel, Table } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { firingsWithin, nextFirings } from './firings';
 import { Firings, RunsDialog } from './Runs';
 

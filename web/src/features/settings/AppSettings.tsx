@@ -7,9 +7,10 @@ import { Problem } from '~/api/problem';
 import { type App, act, read } from '~/api/queries';
 import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { Page, Panel } from '~/ui/data';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner, Fault, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { Limits } from './Limits';
 import s from './Settings.module.css';
 

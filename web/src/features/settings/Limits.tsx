@@ -4,8 +4,8 @@ import { queryClient } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { type App, act, read } from '~/api/queries';
 import { Button, Field, Input } from '~/ui/controls';
-import { notify } from '~/ui/overlay';
 import { Banner, Fault } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { parseSpan, writeSpan } from './spans';
 
 /** What clears a limit in the API. */

@@ -8,8 +8,9 @@ import { Button, buttonLook } from '~/ui/controls';
 import { Age, Badge, Dot, Id, Page, Panel, Table } from '~/ui/data';
 import { count } from '~/ui/format';
 import { usePushed, useRenewal } from '~/ui/live';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Empty, Loaded } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { type VersionRow, verdict, versionRows } from './versions';
 
 /** What each version still holds, and what is safe to scale down. */

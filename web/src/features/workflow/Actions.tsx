@@ -11,9 +11,10 @@ import { Button, Checkbox, Field, Input } from '~/ui/controls';
 import { isActive } from '~/ui/data';
 import { plural } from '~/ui/format';
 import { Menu, type MenuEntry } from '~/ui/Menu';
-import { ActionDialog, notify } from '~/ui/overlay';
+import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { download } from '~/ui/value/ValueView';
 
 export type Action =

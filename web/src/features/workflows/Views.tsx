@@ -8,8 +8,9 @@ import { parseSearch, stringifySearch } from '~/app/search';
 import { Button, Field, Input } from '~/ui/controls';
 import { Age, Chip } from '~/ui/data';
 import { Menu, type MenuEntry } from '~/ui/Menu';
-import { ActionDialog, Dialog, notify } from '~/ui/overlay';
+import { ActionDialog, Dialog } from '~/ui/overlay';
 import { Banner, Empty } from '~/ui/states';
+import { notify } from '~/ui/toasts';
 import { chips, type Filters, isFiltered, readFilters } from './filters';
 import s from './Workflows.module.css';
 
