@@ -48,8 +48,8 @@ export async function eventually(what, look, seconds = 30) {
   throw new Error(`not within ${seconds} s: ${what}${last ? ` (${last.message})` : ''}`);
 }
 
-/** A server in key mode on its own SQLite, with nothing registered. */
-export async function startServer() {
+/** A server in key mode, unless `env` says otherwise, on its own SQLite, with nothing registered. */
+export async function startServer(env = {}) {
   assert(existsSync(join(ROOT, 'web/dist/index.html')), 'the console is not built: make console');
   const directory = mkdtempSync(join(tmpdir(), 'segno-console-'));
   const port = await freePort();
@@ -64,6 +64,7 @@ export async function startServer() {
       SEGNO_DATA_DIR: directory,
       SEGNO_AUTH: 'keys',
       SEGNO_ADMIN_KEY: adminKey,
+      ...env,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

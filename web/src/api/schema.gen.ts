@@ -42,6 +42,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}/alert-channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the organization's alert channels */
+        get: operations["listAlertChannels"];
+        put?: never;
+        /**
+         * Create an alert channel
+         * @description Rules then name it. A webhook is signed as Standard Webhooks says: `webhook-id`, `webhook-timestamp`
+         *     and `webhook-signature`, HMAC-SHA256 over `{id}.{timestamp}.{body}`. Slack gets a message, PagerDuty
+         *     an event that is resolved when the condition is over, `json` what the template makes. Failures are
+         *     tried again for six hours. URL, signing secret, routing key and headers are never shown again.
+         */
+        post: operations["createAlertChannel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get an alert channel */
+        get: operations["getAlertChannel"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an alert channel
+         * @description Rules lose it, and it is told nothing more, not even that an alert is over.
+         */
+        delete: operations["deleteAlertChannel"];
+        options?: never;
+        head?: never;
+        /** Change an alert channel */
+        patch: operations["updateAlertChannel"];
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the last requests to an alert channel, newest first */
+        get: operations["listAlertDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/alert-channels/{channelName}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test to an alert channel, and show what the other side answers
+         * @description 200 also when it was not delivered: `delivered` and `error` tell. A test of PagerDuty opens an
+         *     incident of severity info and resolves it at once.
+         */
+        post: operations["testAlertChannel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps": {
         parameters: {
             query?: never;
@@ -114,6 +198,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2/orgs/{orgName}/apps/{appName}/alerting-rules/{ruleId}/channels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Set the alert channels that a rule tells beside the handler */
+        put: operations["setAlertingRuleChannels"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/orgs/{orgName}/apps/{appName}/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List an application's alerts, newest first
+         * @description One for each time that a rule's condition held, kept for 30 days after it is over.
+         */
+        get: operations["listAlerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v2/orgs/{orgName}/apps/{appName}/autoscale": {
         parameters: {
             query?: never;
@@ -140,9 +261,23 @@ export interface paths {
         };
         /**
          * How many executors one version needs
-         * @description For autoscalers that read one number, such as KEDA's `metrics-api` trigger with
-         *     `valueLocation: desiredExecutors`. Without a connected executor it fails: no number is better
-         *     than a wrong one.
+         * @description For autoscalers that read one number. Without a connected executor it fails: no number is better
+         *     than a wrong one. A trigger of KEDA's ScaledObject, with an API key that has `application.read`:
+         *
+         *     ```yaml
+         *     triggers:
+         *       - type: metrics-api
+         *         metricType: Value
+         *         metadata:
+         *           url: https://segno.example.com/v2/orgs/local/apps/shop/autoscale/versions/latest
+         *           valueLocation: desiredExecutors
+         *           targetValue: "1"
+         *           authMode: bearer
+         *         authenticationRef:
+         *           name: segno-api-key
+         *     ```
+         *
+         *     `metricType: AverageValue` with `targetValue: "1"` makes the number of replicas the value itself.
          */
         get: operations["getAutoscaleVersion"];
         put?: never;
@@ -465,7 +600,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Start a run for every firing in a window */
+        /**
+         * Start a run for every firing in a window
+         * @description At most 10,000 firings at a time, counted from the schedule's cron expression and time zone.
+         */
         post: operations["backfillSchedule"];
         delete?: never;
         options?: never;
@@ -555,7 +693,7 @@ export interface paths {
          *     `unresponsive`, `at`), `recovery` (`recoveryId`, `executorId`, `appVersion`, `status`, `reason`,
          *     `pendingWorkflows`, `recoveredBy`, `at`), `operation` (`operationId`, `kind`, `status`: its state,
          *     `dryRun`, `counts`, `message`) and `missed` (`count`): the reader was too slow, and reads
-         *     everything anew.
+         *     everything anew. A caller follows at most 32 streams at a time.
          */
         get: operations["streamChanges"];
         put?: never;
@@ -1276,127 +1414,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v2/orgs/{orgName}/alert-channels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** List the organization's alert channels */
-        get: operations["listAlertChannels"];
-        put?: never;
-        /**
-         * Create an alert channel
-         * @description Rules then name it. A webhook is signed as Standard Webhooks says: `webhook-id`, `webhook-timestamp`
-         *     and `webhook-signature`, HMAC-SHA256 over `{id}.{timestamp}.{body}`. Slack gets a message, PagerDuty
-         *     an event that is resolved when the condition is over, `json` what the template makes. Failures are
-         *     tried again for six hours. URL, signing secret, routing key and headers are never shown again.
-         */
-        post: operations["createAlertChannel"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v2/orgs/{orgName}/alert-channels/{channelName}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Get an alert channel */
-        get: operations["getAlertChannel"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete an alert channel
-         * @description Rules lose it, and it is told nothing more, not even that an alert is over.
-         */
-        delete: operations["deleteAlertChannel"];
-        options?: never;
-        head?: never;
-        /** Change an alert channel */
-        patch: operations["updateAlertChannel"];
-        trace?: never;
-    };
-    "/v2/orgs/{orgName}/alert-channels/{channelName}/deliveries": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** List the last requests to an alert channel, newest first */
-        get: operations["listAlertDeliveries"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v2/orgs/{orgName}/alert-channels/{channelName}/test": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Send a test to an alert channel, and show what the other side answers
-         * @description 200 also when it was not delivered: `delivered` and `error` tell. A test of PagerDuty opens an
-         *     incident of severity info and resolves it at once.
-         */
-        post: operations["testAlertChannel"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v2/orgs/{orgName}/apps/{appName}/alerting-rules/{ruleId}/channels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        /** Set the alert channels that a rule tells beside the handler */
-        put: operations["setAlertingRuleChannels"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v2/orgs/{orgName}/apps/{appName}/alerts": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List an application's alerts, newest first
-         * @description One for each time that a rule's condition held, kept for 30 days after it is over.
-         */
-        get: operations["listAlerts"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1410,6 +1427,151 @@ export interface components {
             readonly $schema?: string;
             /** @description For the record */
             reason: string;
+        };
+        /** @description What a rule found. */
+        Alert: {
+            /** @description What became of telling channels, in order */
+            deliveries: components["schemas"]["AlertDelivery"][];
+            /** @description What became of telling the receiving application's handler; null: it was not told */
+            handler: components["schemas"]["AlertHandler"];
+            /** @description Its id */
+            id: string;
+            /** Format: date-time */
+            lastSeenAt: string;
+            /** @description What was found, for people */
+            message: string;
+            /** @description What was found, for programs */
+            metadata: {
+                [key: string]: string;
+            };
+            /** Format: date-time */
+            resolvedAt: string | null;
+            /** @description The rule; it may be deleted */
+            ruleId: string;
+            /** @description What the rule watched */
+            ruleType: string;
+            /** Format: date-time */
+            since: string;
+            /**
+             * @description Whether what a rule found still holds.
+             * @enum {string}
+             */
+            state: "firing" | "resolved";
+        };
+        /** @description A channel, without its secrets. */
+        AlertChannel: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** Format: date-time */
+            createdAt: string;
+            /** @description Names of the additional headers */
+            headerNames: string[];
+            /**
+             * @description What a channel talks to.
+             * @enum {string}
+             */
+            kind: "webhook" | "slack" | "pagerduty" | "json";
+            /**
+             * Format: int64
+             * @description Requests a minute, at most
+             */
+            maxPerMinute: number;
+            /** @description Its name */
+            name: string;
+            /** @description Scheme, host and port of where requests go */
+            origin: string;
+            /** @description Whether it is told that an alert is over */
+            sendResolved: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string|null}
+             */
+            severity: "critical" | "error" | "warning" | "info" | null;
+            /** @description JSON: what makes the body */
+            template: string | null;
+            /** Format: date-time */
+            updatedAt: string;
+        };
+        /** @description What the other side said to a test. */
+        AlertChannelTest: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description The beginning of its answer */
+            answer: string | null;
+            /** @description Whether it took the test */
+            delivered: boolean;
+            /** @description What went wrong */
+            error: string | null;
+            /**
+             * Format: int64
+             * @description How long it took
+             */
+            latencyMs: number;
+            /**
+             * Format: int32
+             * @description The HTTP status of its answer
+             */
+            status: number | null;
+        };
+        /** @description What became of telling a channel. */
+        AlertDelivery: {
+            /**
+             * Format: int64
+             * @description Requests so far
+             */
+            attempts: number;
+            /** @description The channel */
+            channel: string;
+            /** Format: date-time */
+            endedAt: string | null;
+            /** @description Why the last attempt did not do */
+            error: string | null;
+            /** @description firing or resolved */
+            event: string;
+            /** @description PENDING, DELIVERED or FAILED */
+            state: string;
+        };
+        /** @description One request to a channel. */
+        AlertDeliveryAttempt: {
+            /** @description The alert; null for a test */
+            alertId: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description Whether the other side took it */
+            delivered: boolean;
+            /** @description The same for all attempts to deliver one message; a webhook's `webhook-id` */
+            deliveryId: string;
+            /** @description What went wrong */
+            error: string | null;
+            /** @description firing, resolved or test */
+            event: string;
+            /** @description Its id */
+            id: string;
+            /**
+             * Format: int64
+             * @description How long it took
+             */
+            latencyMs: number;
+            /**
+             * Format: int32
+             * @description The HTTP status of the answer
+             */
+            status: number | null;
+        };
+        /** @description What became of telling a handler. */
+        AlertHandler: {
+            /** @description The receiving application */
+            appName: string;
+            /** Format: date-time */
+            at: string;
+            /** @description delivered, handler_failed, unanswered, or no_receiver: nobody was there */
+            outcome: string;
         };
         /** @description A rule: when the receiving application's alert handler is called. */
         AlertingRule: {
@@ -1490,6 +1652,8 @@ export interface components {
              * @enum {string}
              */
             status: "AVAILABLE" | "UNAVAILABLE";
+            /** @description What an operator should know: limits that reach beyond this application */
+            warnings?: string[];
         };
         /** @description A version of an application. */
         ApplicationVersion: {
@@ -1666,6 +1830,53 @@ export interface components {
             /** @description Whether to cancel its descendants too */
             cancelChildren?: boolean;
         };
+        /** @description A new channel. */
+        CreateAlertChannelInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description webhook, json: additional headers, for example Authorization. Never shown again */
+            headers?: {
+                [key: string]: string;
+            };
+            /**
+             * @description What a channel talks to.
+             * @enum {string}
+             */
+            kind: "webhook" | "slack" | "pagerduty" | "json";
+            /**
+             * Format: int64
+             * @description Requests a minute, at most [default: 30]
+             */
+            maxPerMinute?: number;
+            /** @description Its name */
+            name: string;
+            /** @description pagerduty: the integration key of the service. Never shown again */
+            routingKey?: string;
+            /** @description Whether to tell that an alert is over [default: true] */
+            sendResolved?: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string}
+             */
+            severity?: "critical" | "error" | "warning" | "info";
+            /**
+             * @description webhook: `whsec_` and 24 to 64 bytes in base64; two, separated by a space, while receivers change
+             *     over. Never shown again
+             */
+            signingSecret?: string;
+            /**
+             * @description json: a Jinja template that renders to JSON. It sees alert_id, state (firing, resolved, test),
+             *     rule_id, rule_type, headline, message, metadata (an object with the facts of all rule types, null
+             *     where they do not apply), organization, application, severity, since and timestamp; values are
+             *     written as JSON: {"text": {{ message }}}
+             */
+            template?: string;
+            /** @description Where requests go; for pagerduty only where it is not the usual place. Never shown again */
+            url?: string;
+        };
         /** @description A new rule. */
         CreateAlertInputBody: {
             /**
@@ -1823,7 +2034,9 @@ export interface components {
             title?: string;
             /**
              * Format: uri
-             * @description A URI of the kind of problem.
+             * @description A URI of the kind of problem, where the status alone does not tell: for a 503
+             *     urn:segno:problem:no-executor, no-executor-of-version, store-unavailable,
+             *     issuer-unavailable or shutting-down.
              */
             type?: string;
         };
@@ -2468,6 +2681,16 @@ export interface components {
             /** @description The user's role; absent for keys */
             role?: string;
         };
+        /** @description The channels that a rule tells. */
+        SetAlertingRuleChannelsInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description Their names; empty: none */
+            channels: string[];
+        };
         /** @description A recorded step. */
         Step: {
             /** @description The child that it started or awaited */
@@ -2605,6 +2828,38 @@ export interface components {
             readonly $schema?: string;
             /** @description Its workflow id */
             workflowId: string;
+        };
+        /** @description What to change of a channel; what is absent stays. */
+        UpdateAlertChannelInputBody: {
+            /**
+             * Format: uri
+             * @description Where this object's JSON Schema is
+             */
+            readonly $schema?: string;
+            /** @description webhook, json: all additional headers */
+            headers?: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int64
+             * @description Requests a minute, at most
+             */
+            maxPerMinute?: number;
+            /** @description pagerduty: the integration key of the service */
+            routingKey?: string;
+            /** @description Whether to tell that an alert is over */
+            sendResolved?: boolean;
+            /**
+             * @description How PagerDuty shows an alert.
+             * @enum {string}
+             */
+            severity?: "critical" | "error" | "warning" | "info";
+            /** @description webhook: see the creation of a channel */
+            signingSecret?: string;
+            /** @description json: see the creation of a channel */
+            template?: string;
+            /** @description Where requests go */
+            url?: string;
         };
         /** @description A key's new name. */
         UpdateTokenInputBody: {
@@ -3129,240 +3384,6 @@ export interface components {
             /** @enum {string} */
             subscriptionPlan: "free" | "pro" | "past_limit" | "team";
         };
-        /** @description What a rule found. */
-        Alert: {
-            /** @description What became of telling channels, in order */
-            deliveries: components["schemas"]["AlertDelivery"][];
-            /** @description What became of telling the receiving application's handler; null: it was not told */
-            handler: components["schemas"]["AlertHandler"];
-            /** @description Its id */
-            id: string;
-            /** Format: date-time */
-            lastSeenAt: string;
-            /** @description What was found, for people */
-            message: string;
-            /** @description What was found, for programs */
-            metadata: {
-                [key: string]: string;
-            };
-            /** Format: date-time */
-            resolvedAt: string | null;
-            /** @description The rule; it may be deleted */
-            ruleId: string;
-            /** @description What the rule watched */
-            ruleType: string;
-            /** Format: date-time */
-            since: string;
-            /**
-             * @description Whether what a rule found still holds.
-             * @enum {string}
-             */
-            state: "firing" | "resolved";
-        };
-        /** @description A channel, without its secrets. */
-        AlertChannel: {
-            /**
-             * Format: uri
-             * @description Where this object's JSON Schema is
-             */
-            readonly $schema?: string;
-            /** Format: date-time */
-            createdAt: string;
-            /** @description Names of the additional headers */
-            headerNames: string[];
-            /**
-             * @description What a channel talks to.
-             * @enum {string}
-             */
-            kind: "webhook" | "slack" | "pagerduty" | "json";
-            /**
-             * Format: int64
-             * @description Requests a minute, at most
-             */
-            maxPerMinute: number;
-            /** @description Its name */
-            name: string;
-            /** @description Scheme, host and port of where requests go */
-            origin: string;
-            /** @description Whether it is told that an alert is over */
-            sendResolved: boolean;
-            /**
-             * @description How PagerDuty shows an alert.
-             * @enum {string|null}
-             */
-            severity: "critical" | "error" | "warning" | "info" | null;
-            /** @description JSON: what makes the body */
-            template: string | null;
-            /** Format: date-time */
-            updatedAt: string;
-        };
-        /** @description What the other side said to a test. */
-        AlertChannelTest: {
-            /**
-             * Format: uri
-             * @description Where this object's JSON Schema is
-             */
-            readonly $schema?: string;
-            /** @description The beginning of its answer */
-            answer: string | null;
-            /** @description Whether it took the test */
-            delivered: boolean;
-            /** @description What went wrong */
-            error: string | null;
-            /**
-             * Format: int64
-             * @description How long it took
-             */
-            latencyMs: number;
-            /**
-             * Format: int32
-             * @description The HTTP status of its answer
-             */
-            status: number | null;
-        };
-        /** @description What became of telling a channel. */
-        AlertDelivery: {
-            /**
-             * Format: int64
-             * @description Requests so far
-             */
-            attempts: number;
-            /** @description The channel */
-            channel: string;
-            /** Format: date-time */
-            endedAt: string | null;
-            /** @description Why the last attempt did not do */
-            error: string | null;
-            /** @description firing or resolved */
-            event: string;
-            /** @description PENDING, DELIVERED or FAILED */
-            state: string;
-        };
-        /** @description One request to a channel. */
-        AlertDeliveryAttempt: {
-            /** @description The alert; null for a test */
-            alertId: string | null;
-            /** Format: date-time */
-            at: string;
-            /** @description Whether the other side took it */
-            delivered: boolean;
-            /** @description The same for all attempts to deliver one message; a webhook's `webhook-id` */
-            deliveryId: string;
-            /** @description What went wrong */
-            error: string | null;
-            /** @description firing, resolved or test */
-            event: string;
-            /** @description Its id */
-            id: string;
-            /**
-             * Format: int64
-             * @description How long it took
-             */
-            latencyMs: number;
-            /**
-             * Format: int32
-             * @description The HTTP status of the answer
-             */
-            status: number | null;
-        };
-        /** @description What became of telling a handler. */
-        AlertHandler: {
-            /** @description The receiving application */
-            appName: string;
-            /** Format: date-time */
-            at: string;
-            /** @description delivered, handler_failed, unanswered, or no_receiver: nobody was there */
-            outcome: string;
-        };
-        /** @description A new channel. */
-        CreateAlertChannelInputBody: {
-            /**
-             * Format: uri
-             * @description Where this object's JSON Schema is
-             */
-            readonly $schema?: string;
-            /** @description webhook, json: additional headers, for example Authorization. Never shown again */
-            headers?: {
-                [key: string]: string;
-            };
-            /**
-             * @description What a channel talks to.
-             * @enum {string}
-             */
-            kind: "webhook" | "slack" | "pagerduty" | "json";
-            /**
-             * Format: int64
-             * @description Requests a minute, at most [default: 30]
-             */
-            maxPerMinute?: number;
-            /** @description Its name */
-            name: string;
-            /** @description pagerduty: the integration key of the service. Never shown again */
-            routingKey?: string;
-            /** @description Whether to tell that an alert is over [default: true] */
-            sendResolved?: boolean;
-            /**
-             * @description How PagerDuty shows an alert.
-             * @enum {string}
-             */
-            severity?: "critical" | "error" | "warning" | "info";
-            /**
-             * @description webhook: `whsec_` and 24 to 64 bytes in base64; two, separated by a space, while receivers change
-             *     over. Never shown again
-             */
-            signingSecret?: string;
-            /**
-             * @description json: a Jinja template that renders to JSON. It sees alert_id, state (firing, resolved, test),
-             *     rule_id, rule_type, headline, message, metadata (an object with the facts of all rule types, null
-             *     where they do not apply), organization, application, severity, since and timestamp; values are
-             *     written as JSON: {"text": {{ message }}}
-             */
-            template?: string;
-            /** @description Where requests go; for pagerduty only where it is not the usual place. Never shown again */
-            url?: string;
-        };
-        /** @description The channels that a rule tells. */
-        SetAlertingRuleChannelsInputBody: {
-            /**
-             * Format: uri
-             * @description Where this object's JSON Schema is
-             */
-            readonly $schema?: string;
-            /** @description Their names; empty: none */
-            channels: string[];
-        };
-        /** @description What to change of a channel; what is absent stays. */
-        UpdateAlertChannelInputBody: {
-            /**
-             * Format: uri
-             * @description Where this object's JSON Schema is
-             */
-            readonly $schema?: string;
-            /** @description webhook, json: all additional headers */
-            headers?: {
-                [key: string]: string;
-            };
-            /**
-             * Format: int64
-             * @description Requests a minute, at most
-             */
-            maxPerMinute?: number;
-            /** @description pagerduty: the integration key of the service */
-            routingKey?: string;
-            /** @description Whether to tell that an alert is over */
-            sendResolved?: boolean;
-            /**
-             * @description How PagerDuty shows an alert.
-             * @enum {string}
-             */
-            severity?: "critical" | "error" | "warning" | "info";
-            /** @description webhook: see the creation of a channel */
-            signingSecret?: string;
-            /** @description json: see the creation of a channel */
-            template?: string;
-            /** @description Where requests go */
-            url?: string;
-        };
     };
     responses: never;
     parameters: never;
@@ -3424,6 +3445,253 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlertChannels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    createAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAlertChannelInputBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    /** @description Path of the channel */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    deleteAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    updateAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateAlertChannelInputBody"];
+            };
+        };
+        responses: {
+            /** @description Changed */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannel"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlertDeliveries: {
+        parameters: {
+            query?: {
+                /** @description At most so many [default: 50] */
+                limit?: number;
+                /** @description Leave out so many first */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertDeliveryAttempt"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    testAlertChannel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Name of the channel */
+                channelName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What came of it */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertChannelTest"];
                 };
             };
             /** @description Error */
@@ -3701,6 +3969,89 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    setAlertingRuleChannels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+                /** @description Id of the rule */
+                ruleId: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetAlertingRuleChannelsInputBody"];
+            };
+        };
+        responses: {
+            /** @description They are */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertingRule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listAlerts: {
+        parameters: {
+            query?: {
+                /** @description firing or resolved; absent: both */
+                state?: "firing" | "resolved";
+                /** @description Only of this rule */
+                ruleId?: string;
+                /** @description At most so many [default: 100] */
+                limit?: number;
+                /** @description Leave out so many first */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Organization; `local` without OIDC */
+                orgName: string;
+                /** @description Application */
+                appName: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alert"][];
+                };
             };
             /** @description Error */
             default: {
@@ -6414,336 +6765,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UserProfile"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    listAlertChannels: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertChannel"][];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    createAlertChannel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CreateAlertChannelInputBody"];
-            };
-        };
-        responses: {
-            /** @description Created */
-            201: {
-                headers: {
-                    /** @description Path of the channel */
-                    Location?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertChannel"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    getAlertChannel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Name of the channel */
-                channelName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertChannel"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    deleteAlertChannel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Name of the channel */
-                channelName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Deleted */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    updateAlertChannel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Name of the channel */
-                channelName: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["UpdateAlertChannelInputBody"];
-            };
-        };
-        responses: {
-            /** @description Changed */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertChannel"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    listAlertDeliveries: {
-        parameters: {
-            query?: {
-                /** @description At most so many [default: 50] */
-                limit?: number;
-                /** @description Leave out so many first */
-                offset?: number;
-            };
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Name of the channel */
-                channelName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertDeliveryAttempt"][];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    testAlertChannel: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Name of the channel */
-                channelName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What came of it */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertChannelTest"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    setAlertingRuleChannels: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Application */
-                appName: string;
-                /** @description Id of the rule */
-                ruleId: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SetAlertingRuleChannelsInputBody"];
-            };
-        };
-        responses: {
-            /** @description They are */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AlertingRule"];
-                };
-            };
-            /** @description Error */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["ErrorModel"];
-                };
-            };
-        };
-    };
-    listAlerts: {
-        parameters: {
-            query?: {
-                /** @description firing or resolved; absent: both */
-                state?: "firing" | "resolved";
-                /** @description Only of this rule */
-                ruleId?: string;
-                /** @description At most so many [default: 100] */
-                limit?: number;
-                /** @description Leave out so many first */
-                offset?: number;
-            };
-            header?: never;
-            path: {
-                /** @description Organization; `local` without OIDC */
-                orgName: string;
-                /** @description Application */
-                appName: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Alert"][];
                 };
             };
             /** @description Error */
