@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use segno_protocol::{
     AggregateFilter, GetStepAggregates, GetWorkflowAggregates, StepAggregateRow, StepAggregates,
     WorkflowAggregateRow, WorkflowAggregates,
@@ -174,6 +175,37 @@ fn selected(figures: &[Option<bool>], count: Option<bool>) -> bool {
 }
 
 impl WorkflowAggregatesBody {
+    /// Refuses what the application's SDK ignores without a word: it would count too much.
+    fn understood(&self, app: &AppRow) -> Result<(), Problem> {
+        let given =
+            |filter: &Option<Vec<String>>| filter.as_ref().is_some_and(|ids| !ids.is_empty());
+        let java = [
+            ("forkedFrom", given(&self.forked_from)),
+            (
+                "groupByApplicationName",
+                self.group_by_application_name == Some(true),
+            ),
+            ("hasParent", self.has_parent.is_some()),
+            ("parentWorkflowId", given(&self.parent_workflow_id)),
+            ("user", given(&self.user)),
+            ("wasForkedFrom", self.was_forked_from.is_some()),
+            ("workflowIds", given(&self.workflow_ids)),
+        ];
+        let (language, ignored) = match app.language.as_deref() {
+            Some("java") => ("java", &java[..]),
+            Some("go") => ("go", &[][..]),
+            _ => return Ok(()),
+        };
+        let schedule = ("scheduleName", given(&self.schedule_name));
+        match ignored.iter().chain([&schedule]).find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::new(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("the {language} SDK ignores {name} when it counts; list or search instead"),
+            )),
+        }
+    }
+
     fn wire(self, app: &AppRow) -> Option<WorkflowAggregates> {
         let figures = [
             self.select_min_created_at,
@@ -243,6 +275,7 @@ async fn workflow_aggregates(
         body.group_by_workflow_name,
     ];
     grouped(&groups, body.time_bucket_size_ms)?;
+    body.understood(&app)?;
     let Some(body) = body.wire(&app) else {
         return Ok(Json(Vec::new()));
     };

@@ -109,11 +109,11 @@ pub struct PutAppInputBody {
 pub struct PatchAppInputBody {
     /// Seconds, at least 1
     pub executor_timeout_secs: Option<i64>,
-    /// At least 1; negative: no limit
+    /// At least 1; negative: no limit. Java, Python 3 and TypeScript 5 delete for all who share the database
     pub gc_rows_threshold: Option<i64>,
-    /// At least 1; negative: no limit
+    /// At least 1; negative: no limit. Java, Python 3 and TypeScript 5 delete for all who share the database
     pub gc_time_threshold_ms: Option<i64>,
-    /// At least 1; negative: no limit
+    /// At least 1; negative: no limit. Java cancels for all who share the database
     pub global_timeout_ms: Option<i64>,
     /// Whether payloads stay with the executors
     pub private_mode: Option<bool>,

@@ -153,6 +153,7 @@ impl Outbox {
             let (&key, waiting) = self
                 .waiting
                 .iter()
+                .take_while(|(_, waiting)| !self.is_barrier(waiting))
                 .find(|(_, waiting)| self.may_send(&waiting.outgoing))?;
             let abandoned = waiting.reply.is_closed();
             let Waiting { outgoing, reply } = self.waiting.remove(&key)?;
@@ -170,6 +171,20 @@ impl Outbox {
             self.sent.insert(outgoing.request_id, sent);
             return Some(outgoing.text);
         }
+    }
+
+    /// Whether this waits for the socket to itself, and nothing behind it may go first: there would
+    /// always be something else outstanding. Periodic work may take minutes, so it is not waited for
+    /// like that.
+    fn is_barrier(&self, waiting: &Waiting) -> bool {
+        self.manners.exclusive_export
+            && waiting.outgoing.message == "export_workflow"
+            && !waiting.reply.is_closed()
+            && !self.sent.is_empty()
+            && self
+                .sent
+                .values()
+                .all(|sent| sent.priority != Priority::Periodic)
     }
 
     fn may_send(&self, outgoing: &Outgoing) -> bool {
@@ -458,6 +473,30 @@ mod tests {
         assert!(probe.try_recv().is_err(), "it waits for its answer");
         outbox.forget_lost(sent + LOST_AFTER + Duration::from_secs(1));
         assert_eq!(outbox.outstanding(), 1);
+    }
+
+    #[test]
+    fn nothing_overtakes_an_export_that_waits() {
+        let mut outbox = Outbox::default();
+        outbox.set_manners(Manners::of(Some("java")));
+        let export = Outgoing {
+            message: "export_workflow",
+            ..outgoing("export", Priority::Read)
+        };
+        let _a = outbox.push(outgoing("read", Priority::Read)).unwrap();
+        drain(&mut outbox);
+        let b = outbox.push(export).unwrap();
+        let _c = outbox.push(outgoing("later", Priority::Read)).unwrap();
+        let _d = outbox
+            .push(outgoing("recover", Priority::Recovery))
+            .unwrap();
+        assert_eq!(drain(&mut outbox), ["recover"]);
+        outbox.answer("recover", None, "{}".into());
+        outbox.answer("read", None, "{}".into());
+        assert_eq!(drain(&mut outbox), ["export"]);
+        outbox.answer("export", None, "{}".into());
+        assert_eq!(drain(&mut outbox), ["later"]);
+        drop(b);
     }
 
     #[test]

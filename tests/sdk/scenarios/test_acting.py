@@ -1,6 +1,12 @@
 """An operator cancels, resumes, forks, rewinds, deletes and moves workflows."""
 
+import base64
+import gzip
+import itertools
+import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -317,3 +323,32 @@ def test_export_and_import(fleet: Fleet, fleets: Callable[[str], Fleet]) -> None
     refused(409, import_, blobs["wf/move"])
     refused(404, export, "wf-unknown")
     refused(400, import_, "bm8gZXhwb3J0")
+
+
+@pytest.mark.check("large export beside other requests")
+def test_large_export(fleet: Fleet) -> None:
+    """Some SDKs answer in pieces, and one of them lets other answers in between."""
+    app, journal = fleet.app, fleet.journal
+    fleet.main.start("wf-large", "eve", workflow="talk")
+    eventually(lambda: journal.status("wf-large"), what="the workflow to be there")
+    fleet.main.send("wf-large", "mailbox", secrets.token_hex(1 << 18))
+    app.await_workflow("wf-large")
+    over = Event()
+
+    def read() -> int:
+        for count in itertools.count(1):
+            assert len(app.workflows(limit=1)) == 1
+            if over.is_set():
+                return count
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        try:
+            exports = [app.call("GET", "/workflows/wf-large/export") for _ in range(3)]
+        finally:
+            over.set()
+        assert all(reader.result() >= 3 for reader in readers)
+    for export in exports:
+        payload = gzip.decompress(base64.b64decode(export["serializedWorkflow"], validate=True))
+        assert len(payload) > 1 << 19
+    assert app.executor(fleet.main.id)["status"] == "HEALTHY"

@@ -234,6 +234,21 @@ def test_workflow_aggregates(fleet: Fleet) -> None:
     [day] = ask(timeBucketSizeMs=10 * 366 * 86_400_000, status=["SUCCESS"])
     assert day["count"] == len(stored(fleet, "status = 'SUCCESS'"))
     assert ask(groupByStatus=True, workflowName=["unheard-of"]) == []
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"hasParent": True}, "parent_workflow_id IS NOT NULL"),
+        ({"parentWorkflowId": ["wf-parent"]}, "parent_workflow_id = 'wf-parent'"),
+        ({"scheduleName": ["nightly"]}, "schedule_name = 'nightly'"),
+        ({"user": ["ada"]}, "authenticated_user = 'ada'"),
+        ({"workflowIds": ["wf-a", "wf-b"]}, "workflow_uuid IN ('wf-a', 'wf-b')"),
+        ({"workflowIdPrefix": ["wf-q"]}, "workflow_uuid LIKE 'wf-q%'"),
+        ({"attributes": ATTRIBUTES}, "attributes @> '{\"region\": \"eu\"}'"),
+    ]
+    for filters, condition in cases:
+        if set(filters) <= set(fleet.traits.ignored_when_counting):
+            refused(501, ask, groupByStatus=True, **filters)
+            continue
+        counted = sum(row["count"] for row in ask(groupByStatus=True, **filters))
+        assert counted == len(stored(fleet, condition)), filters
     refused(400, ask, selectCount=True)
 
 

@@ -74,6 +74,12 @@ class Traits:
         return self.language != "typescript"
 
     @property
+    def ignored_when_counting(self) -> tuple[str, ...]:
+        """Filters that it ignores in aggregates of workflows; the server refuses them."""
+        java = ("hasParent", "parentWorkflowId", "scheduleName", "user", "workflowIds")
+        return {"go": ("scheduleName",), "java": java}.get(self.language, ())
+
+    @property
     def backfills_the_end(self) -> bool:
         """Whether an occurrence at the very end of a backfilled window belongs to it."""
         return self.language == "java"

@@ -2358,17 +2358,17 @@ export interface components {
             executorTimeoutSecs?: number;
             /**
              * Format: int64
-             * @description At least 1; negative: no limit
+             * @description At least 1; negative: no limit. Java, Python 3 and TypeScript 5 delete for all who share the database
              */
             gcRowsThreshold?: number;
             /**
              * Format: int64
-             * @description At least 1; negative: no limit
+             * @description At least 1; negative: no limit. Java, Python 3 and TypeScript 5 delete for all who share the database
              */
             gcTimeThresholdMs?: number;
             /**
              * Format: int64
-             * @description At least 1; negative: no limit
+             * @description At least 1; negative: no limit. Java cancels for all who share the database
              */
             globalTimeoutMs?: number;
             /** @description Whether payloads stay with the executors */
