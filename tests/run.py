@@ -130,7 +130,7 @@ def stages() -> list[Stage]:
             "console",
             ["npm", "test"],
             needs=("cargo", "node", "chromium"),
-            after=("build", CONSOLE_BUILD, "console modules"),
+            after=("build", CONSOLE_BUILD, "console modules", "oidc modules"),
             folder=CONSOLE_TESTS,
         ),
         Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
