@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::builder::Builder;
 use crate::conductor::ConductorHandle;
 use crate::error::Result;
-use crate::handle::{Handle, PendingRun, PendingStart};
+use crate::handle::Handle;
 use crate::manage::{Cancel, Delete, Fork, Resume, StepInfo, Workflows};
 use crate::runtime::Runtime;
+use crate::start::{PendingRun, PendingStart, PendingStartAll};
 use crate::state::NoAppState;
-use crate::transaction::{Db, from_database};
+use crate::transaction::Db;
 use crate::workflow::Target;
 
 /// A launched application: starts workflows and looks after them. Cheap to clone; it runs until
@@ -101,7 +102,7 @@ impl Segno {
         }
     }
 
-    fn runtime(&self) -> &Arc<Runtime> {
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.inner.runtime
     }
 
@@ -135,6 +136,28 @@ impl Segno {
         PendingStart::top_level(self.runtime().clone(), &workflow.key(), &input)
     }
 
+    /// Starts a workflow once for each input, in as few commits as possible; await it for the handles, or
+    /// [`results`](PendingStartAll::results).
+    ///
+    /// ```no_run
+    /// # async fn index(ctx: segno::Ctx, url: String) -> segno::Result<usize> { Ok(url.len()) }
+    /// # async fn example(app: segno::Segno, urls: Vec<String>) -> segno::Result<()> {
+    /// let runs = app.start_all(index, urls).queue("indexing").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start_all<M, W: Target<M>>(
+        &self,
+        workflow: W,
+        inputs: impl IntoIterator<Item = W::Input>,
+    ) -> PendingStartAll<'static, W::Output> {
+        let key = workflow.key();
+        let starts = inputs
+            .into_iter()
+            .map(|input| PendingStart::top_level(self.runtime().clone(), &key, &input));
+        PendingStartAll::new(starts.collect())
+    }
+
     /// Starts a workflow and waits for its result.
     pub fn run<M, W: Target<M>>(
         &self,
@@ -162,17 +185,7 @@ impl Segno {
 
     /// The recorded steps of a run, in order.
     pub async fn steps(&self, id: &str) -> Result<Vec<StepInfo>> {
-        let rows = self
-            .runtime()
-            .db
-            .system
-            .list_steps(id, true, None, None)
-            .await
-            .map_err(from_database)?;
-        if rows.is_empty() {
-            self.runtime().status(id).await?;
-        }
-        Ok(rows.into_iter().map(StepInfo::from).collect())
+        StepInfo::list(self.runtime(), id).await
     }
 
     /// Cancels a run that has not ended: it stops at its next durable call. Unknown ids and ended runs

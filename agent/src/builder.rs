@@ -1,16 +1,21 @@
 //! Putting an application together.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use segno_protocol::Alert;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::app::Segno;
-use crate::conductor::{Conductor, ConductorConfig, ConductorHandle, Hooks};
+use crate::conductor::{AlertHandler, Conductor, ConductorConfig, ConductorHandle, Hooks};
 use crate::error::{Error, Result};
+use crate::explain;
+use crate::queue::Queue;
 use crate::runtime::{Identity, Runtime};
+use crate::schedule::{self, Schedule};
 use crate::state::{FromRef, NoAppState};
 use crate::system_database::Options;
 use crate::transaction::{Db, from_database};
@@ -56,7 +61,11 @@ struct Settings {
     executor_metadata: serde_json::Map<String, serde_json::Value>,
     app_version: Option<String>,
     control_plane: Option<(String, String)>,
+    on_alert: Option<AlertHandler>,
     recovery_limit: Limit,
+    queues: Vec<Queue>,
+    schedules: Vec<schedule::Declared>,
+    listen_queues: Option<HashSet<String>>,
 }
 
 enum Source {
@@ -210,6 +219,50 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Registers a queue at launch.
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.settings.queues.push(queue);
+        self
+    }
+
+    /// Registers a schedule at launch, or changes it if it exists.
+    pub fn schedule<C: Serialize + DeserializeOwned>(mut self, schedule: Schedule<C>) -> Self {
+        self.settings.schedules.push(schedule.declared());
+        self
+    }
+
+    /// Takes work only from these queues (and what was recovered, resumed or forked without a queue of its
+    /// own); from all of the application unless given.
+    pub fn listen_queues<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        let names = names.into_iter().map(Into::into);
+        self.settings
+            .listen_queues
+            .get_or_insert_default()
+            .extend(names);
+        self
+    }
+
+    /// Called with the alerts of the control plane, which are logged otherwise. An error is reported back.
+    ///
+    /// ```
+    /// # use segno::Segno;
+    /// let app = Segno::named("shop").on_alert(|alert| async move {
+    ///     eprintln!("{}: {}", alert.name, alert.message);
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn on_alert<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Alert) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.settings.on_alert = Some(Arc::new(move |alert| {
+            let handled = handler(alert);
+            Box::pin(async move { handled.await.map_err(|error| error.to_string()) })
+        }));
+        self
+    }
+
     /// How often a run may be recovered before it is set aside; 100 unless given.
     pub fn max_recovery_attempts(mut self, attempts: u32) -> Self {
         self.settings.recovery_limit = Limit::Times(attempts);
@@ -237,6 +290,9 @@ impl<S> Builder<S> {
         let mut registry = Registry::default();
         for registration in workflows {
             registry.add(registration(&state))?;
+        }
+        for queue in &settings.queues {
+            queue.validate()?;
         }
         let control_plane = settings.control_plane()?;
         let version = match setting(
@@ -272,6 +328,7 @@ impl<S> Builder<S> {
                 Limit::None => None,
             },
             capacity: CAPACITY,
+            listen_queues: settings.listen_queues,
         };
         tracing::info!(
             app = identity.app_name,
@@ -280,17 +337,29 @@ impl<S> Builder<S> {
             "launching"
         );
         let runtime = Runtime::launch(db, registry, identity);
+        let registered = register(&runtime, settings.queues, settings.schedules).await;
         // A random id has left nothing behind; for any other this process merely came back.
-        let recovered = runtime.recover_own().await;
+        let recovered = match registered {
+            Ok(()) => runtime.recover_own().await,
+            Err(error) => Err(error),
+        };
         let conductor = match (recovered, control_plane) {
             (Err(error), _) => Err(error),
             (Ok(_), None) => Ok(None),
-            (Ok(_), Some((url, key))) => {
-                dial(&runtime, url, key, settings.executor_metadata).map(Some)
-            }
+            (Ok(_), Some((url, key))) => dial(
+                &runtime,
+                url,
+                key,
+                settings.executor_metadata,
+                settings.on_alert,
+            )
+            .map(Some),
         };
         match conductor {
-            Ok(conductor) => Ok(Segno::new(runtime, owned, conductor)),
+            Ok(conductor) => {
+                runtime.begin_work();
+                Ok(Segno::new(runtime, owned, conductor))
+            }
             Err(error) => {
                 runtime.kill();
                 Err(error)
@@ -299,12 +368,25 @@ impl<S> Builder<S> {
     }
 }
 
+/// Makes what was declared in code known to all processes.
+async fn register(
+    runtime: &Runtime,
+    queues: Vec<Queue>,
+    schedules: Vec<schedule::Declared>,
+) -> Result<()> {
+    for queue in queues {
+        queue.register(runtime).await?;
+    }
+    schedule::apply(runtime, schedules).await
+}
+
 /// Connects to the control plane, in the background.
 fn dial(
     runtime: &Arc<Runtime>,
     url: String,
     key: String,
     metadata: serde_json::Map<String, serde_json::Value>,
+    alert: Option<AlertHandler>,
 ) -> Result<ConductorHandle> {
     let config = ConductorConfig {
         url,
@@ -315,9 +397,11 @@ fn dial(
         metadata: (!metadata.is_empty()).then_some(metadata),
     };
     let woken = runtime.clone();
+    let asked = Arc::downgrade(runtime);
     let hooks = Hooks {
         wake: Some(Arc::new(move || woken.wake_all())),
-        ..Hooks::default()
+        explain: Some(Arc::new(move |id: &str| explain::waiting_on(&asked, id))),
+        alert,
     };
     Conductor::spawn(config, runtime.db.system.clone(), hooks)
         .map_err(|error| Error::config("control_plane", error.to_string()))

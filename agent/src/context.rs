@@ -3,25 +3,21 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::error::{Error, Result};
-use crate::execution::{Execution, Recorded, StepResult};
-use crate::handle::{PendingRun, PendingStart};
+use crate::error::Result;
+use crate::execution::Execution;
+use crate::start::{PendingRun, PendingStart, PendingStartAll};
 use crate::state::NoState;
 use crate::step::{Step, StepError};
 use crate::transaction::{Db, Transaction, Tx};
 use crate::workflow::Target;
-
-const SLEEP: &str = "DBOS.sleep";
 
 /// What a workflow is given: the application's state and every durable operation.
 ///
@@ -39,6 +35,10 @@ pub struct Ctx<S = NoState> {
 impl<S> Ctx<S> {
     pub(crate) fn new(execution: Arc<Execution>, state: Arc<S>) -> Self {
         Self { execution, state }
+    }
+
+    pub(crate) fn execution(&self) -> &Arc<Execution> {
+        &self.execution
     }
 
     /// The application's state, or the part this workflow asked for.
@@ -59,6 +59,31 @@ impl<S> Ctx<S> {
     /// The application version that runs it: the one it began under.
     pub fn app_version(&self) -> &str {
         self.execution.runtime.app_version()
+    }
+
+    /// The attributes this run was started with.
+    pub fn attributes(&self) -> &Map<String, Value> {
+        self.execution.attributes()
+    }
+
+    /// The user on whose behalf it runs, if its starter said so.
+    pub fn authenticated_user(&self) -> Option<&str> {
+        self.execution.caller().user.as_deref()
+    }
+
+    /// The roles of that user.
+    pub fn authenticated_roles(&self) -> Vec<String> {
+        let roles = self.execution.caller().roles.as_deref();
+        roles
+            .and_then(|roles| serde_json::from_str::<Option<_>>(roles).ok())
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    /// Set when the run is cancelled or taken over: for long work inside a step, which is not interrupted
+    /// otherwise.
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.execution.cancellation_token()
     }
 
     /// Runs a piece of work whose result is recorded: after that it never runs again, before that it may
@@ -137,22 +162,6 @@ impl<S> Ctx<S> {
         )
     }
 
-    /// Waits for `duration`. The wake-up time is recorded first, so a recovered run waits only for what
-    /// remains, and days cost nothing.
-    pub fn sleep(&self, duration: Duration) -> Sleep<'_> {
-        self.sleep_to(Wake::After(duration))
-    }
-
-    /// Waits until `instant`, like [`sleep`](Self::sleep).
-    pub fn sleep_until(&self, instant: SystemTime) -> Sleep<'_> {
-        self.sleep_to(Wake::At(instant))
-    }
-
-    fn sleep_to(&self, wake: Wake) -> Sleep<'_> {
-        let position = self.execution.take_position();
-        Sleep(Box::pin(sleep(self.execution.clone(), position, wake)))
-    }
-
     /// Starts a child workflow; await it to get its handle. The child's id is this run's id and the
     /// call's position unless given, so a replay finds the same child.
     pub fn start<M, W: Target<M>>(
@@ -162,6 +171,30 @@ impl<S> Ctx<S> {
     ) -> PendingStart<'_, W::Output> {
         let position = self.execution.take_position();
         PendingStart::child(self.execution.clone(), position, &workflow.key(), &input)
+    }
+
+    /// Starts a child workflow for each input, in as few commits as possible; await it for the handles, or
+    /// [`results`](PendingStartAll::results).
+    ///
+    /// ```
+    /// # use segno::Ctx;
+    /// # async fn index_page(ctx: Ctx, url: String) -> segno::Result<usize> { Ok(url.len()) }
+    /// async fn index_site(ctx: Ctx, urls: Vec<String>) -> segno::Result<usize> {
+    ///     let pages = ctx.start_all(index_page, urls).queue("indexing").results().await;
+    ///     Ok(pages.into_iter().filter_map(Result::ok).sum())
+    /// }
+    /// ```
+    pub fn start_all<M, W: Target<M>>(
+        &self,
+        workflow: W,
+        inputs: impl IntoIterator<Item = W::Input>,
+    ) -> PendingStartAll<'_, W::Output> {
+        let key = workflow.key();
+        let starts = inputs.into_iter().map(|input| {
+            let position = self.execution.take_position();
+            PendingStart::child(self.execution.clone(), position, &key, &input)
+        });
+        PendingStartAll::new(starts.collect())
     }
 
     /// Starts a child workflow and waits for its result.
@@ -178,91 +211,4 @@ impl<S> fmt::Debug for Ctx<S> {
             .field("workflow_id", &self.workflow_id())
             .finish_non_exhaustive()
     }
-}
-
-/// A durable wait; see [`Ctx::sleep`].
-#[must_use = "a sleep does nothing until it is awaited"]
-pub struct Sleep<'a>(BoxFuture<'a, ()>);
-
-impl Future for Sleep<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Sleep<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep").finish_non_exhaustive()
-    }
-}
-
-enum Wake {
-    After(Duration),
-    At(SystemTime),
-}
-
-impl Wake {
-    /// The instant in epoch milliseconds, reckoned from now.
-    fn at_ms(&self) -> i64 {
-        match self {
-            Self::After(duration) => clock::now_ms().saturating_add(clock::millis(*duration)),
-            Self::At(instant) => {
-                clock::millis(instant.duration_since(UNIX_EPOCH).unwrap_or_default())
-            }
-        }
-    }
-}
-
-async fn sleep(execution: Arc<Execution>, position: Option<i32>, wake: Wake) {
-    let (position, recorded) = execution.replay_or_misuse(position, SLEEP).await;
-    let wake_at = match recorded {
-        Some(recorded) => match wake_up_time(&recorded) {
-            Some(at) => at,
-            None => {
-                let error = Error::serialization("recorded wake-up time", "it is not a number");
-                return execution.fail(error).await;
-            }
-        },
-        None => {
-            let at = wake.at_ms();
-            let row = execution.step_row(
-                position,
-                SLEEP,
-                clock::now_ms(),
-                at,
-                StepResult::Output(at.to_string()),
-            );
-            if let Err(error) = execution.write(row).await {
-                return execution.fail(error).await;
-            }
-            at
-        }
-    };
-    let _active = execution.enter();
-    loop {
-        let remaining = clock::until(wake_at);
-        if remaining.is_zero() {
-            return;
-        }
-        tokio::select! {
-            // Timers run on a clock that may stand still while the machine is suspended: look again.
-            () = execution.pause(remaining.min(Duration::from_secs(60))) => {}
-            () = execution.leave_instead_of_sleeping_until(wake_at) => {}
-        }
-    }
-}
-
-/// Reads a recorded wake-up time: epoch milliseconds, or, as Python writes it, seconds.
-fn wake_up_time(recorded: &Recorded) -> Option<i64> {
-    const SECONDS_BELOW: f64 = 1e11;
-    let text = recorded.output.as_deref()?;
-    if let Ok(at) = text.parse::<i64>()
-        && at >= SECONDS_BELOW as i64
-    {
-        return Some(at);
-    }
-    let seconds: f64 = text.parse().ok()?;
-    Some((seconds * 1000.0) as i64)
 }

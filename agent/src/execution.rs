@@ -1,28 +1,68 @@
 //! One execution of a workflow in this process: its position, its history, and how it is stopped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::recorder::{StepRow, StepWritten};
+use crate::recorder::{Caller, Effect, EffectRow, EffectWritten, StepRow, StepWritten};
 use crate::runtime::Runtime;
+use crate::underway::{Active, Call, Doing, Underway};
+use crate::workflow::PORTABLE;
 
 tokio::task_local! {
-    /// Set while the body of a step runs.
-    static IN_STEP: ();
+    /// Position of the step whose body runs.
+    static IN_STEP: i32;
+
+    /// The execution whose body is polled, for macros, which are given no context.
+    pub(crate) static CURRENT: Arc<Execution>;
 }
 
 /// Calls a step's body so that durable calls inside it know where they are. The future does not borrow
-/// the body.
-pub(crate) fn in_step<F: Future>(body: impl FnOnce() -> F) -> impl Future<Output = F::Output> {
-    IN_STEP.scope((), IN_STEP.sync_scope((), body))
+/// the body. A step inside a step has no position of its own: it is part of the outer one.
+pub(crate) fn in_step<F: Future>(
+    position: Option<i32>,
+    body: impl FnOnce() -> F,
+) -> impl Future<Output = F::Output> {
+    let outer = IN_STEP.try_with(|position| *position).ok();
+    let position = outer.or(position).unwrap_or_default();
+    IN_STEP.scope(position, IN_STEP.sync_scope(position, body))
+}
+
+/// What is at the next position; see [`Execution::take_position_of`].
+pub(crate) enum Marker {
+    /// The record asked for; the position was taken.
+    Recorded,
+    /// Nothing; the position was taken.
+    Free(i32),
+    /// Another record, or nothing; the position is still free.
+    Other,
+}
+
+/// Where a durable call stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    /// In the workflow's body, at a position of its own.
+    Own(i32),
+    /// Inside the step of this position.
+    Inside(i32),
+}
+
+impl Place {
+    /// Its own position, if it has one.
+    pub(crate) fn own(self) -> Option<i32> {
+        match self {
+            Self::Own(position) => Some(position),
+            Self::Inside(_) => None,
+        }
+    }
 }
 
 /// A checkpoint found on record.
@@ -38,6 +78,8 @@ pub(crate) struct Recorded {
 pub(crate) enum StepResult {
     Output(String),
     Error(String),
+    /// The checkpoint of a call that yields nothing.
+    Nothing,
 }
 
 /// Why a body is dropped at a durable call.
@@ -71,6 +113,12 @@ pub(crate) struct Origin {
     pub(crate) deadline_ms: Option<i64>,
     /// Checkpoints of earlier executions by position; empty for a fresh workflow.
     pub(crate) history: HashMap<i32, Recorded>,
+    /// The queue it was taken from and its partition there.
+    pub(crate) queue: Option<String>,
+    pub(crate) partition: Option<String>,
+    /// A JSON object.
+    pub(crate) attributes: Option<String>,
+    pub(crate) caller: Caller,
 }
 
 pub(crate) struct Execution {
@@ -78,12 +126,15 @@ pub(crate) struct Execution {
     origin: Origin,
     next_position: AtomicI32,
     history: Mutex<HashMap<i32, Recorded>>,
-    /// Durable calls that are under way.
-    active: AtomicUsize,
+    /// Durable calls that are under way, in the order in which they began.
+    underway: Underway,
+    /// Topics that a `recv` waits for.
+    receiving: Mutex<HashSet<String>>,
     /// Shutdown drops this run, to hand it back.
     dropped: CancellationToken,
     /// Somebody else has the say over this run now: stop at the next durable call.
     interrupted: CancellationToken,
+    attributes: OnceLock<Map<String, Value>>,
     stop: OnceLock<Stop>,
     stopped: CancellationToken,
     ending: watch::Sender<Option<Ending>>,
@@ -98,9 +149,11 @@ impl Execution {
             origin,
             next_position: AtomicI32::new(0),
             history: Mutex::new(history),
-            active: AtomicUsize::new(0),
+            underway: Underway::default(),
+            receiving: Mutex::default(),
             dropped,
             interrupted: CancellationToken::new(),
+            attributes: OnceLock::new(),
             stop: OnceLock::new(),
             stopped: CancellationToken::new(),
             ending: watch::Sender::new(None),
@@ -119,6 +172,30 @@ impl Execution {
         &self.origin.token
     }
 
+    /// The queue it was taken from, and its partition there.
+    pub(crate) fn queue(&self) -> (Option<&str>, Option<&str>) {
+        (
+            self.origin.queue.as_deref(),
+            self.origin.partition.as_deref(),
+        )
+    }
+
+    pub(crate) fn attributes(&self) -> &Map<String, Value> {
+        self.attributes.get_or_init(|| {
+            let text = self.origin.attributes.as_deref().unwrap_or("{}");
+            serde_json::from_str(text).unwrap_or_default()
+        })
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.origin.caller
+    }
+
+    /// Set when the run is interrupted.
+    pub(crate) fn cancellation_token(&self) -> CancellationToken {
+        self.interrupted.child_token()
+    }
+
     pub(crate) fn deadline_ms(&self) -> Option<i64> {
         self.origin.deadline_ms
     }
@@ -126,8 +203,44 @@ impl Execution {
     /// Takes the next position, in program order. `None` inside a step's body, which is one position
     /// as a whole.
     pub(crate) fn take_position(&self) -> Option<i32> {
-        let nested = IN_STEP.try_with(|()| ()).is_ok();
-        (!nested).then(|| self.next_position.fetch_add(1, Ordering::Relaxed))
+        match self.take_place() {
+            Place::Own(position) => Some(position),
+            Place::Inside(_) => None,
+        }
+    }
+
+    /// The position that the next call takes.
+    pub(crate) fn next_position(&self) -> i32 {
+        self.next_position.load(Ordering::Relaxed)
+    }
+
+    /// Takes the next position, unless the call is inside a step.
+    pub(crate) fn take_place(&self) -> Place {
+        match IN_STEP.try_with(|position| *position) {
+            Ok(position) => Place::Inside(position),
+            Err(_) => Place::Own(self.next_position.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// Decides at the next position, without taking it unless a record of this name is there or, if
+    /// `or_free`, none at all. `None` inside a step.
+    pub(crate) fn take_position_of(&self, name: &str, or_free: bool) -> Option<Marker> {
+        if IN_STEP.try_with(|_| ()).is_ok() {
+            return None;
+        }
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.next_position.load(Ordering::Relaxed);
+        let marker = match history.get(&next) {
+            Some(recorded) if recorded.name == name => {
+                history.remove(&next);
+                Marker::Recorded
+            }
+            Some(_) => return Some(Marker::Other),
+            None if or_free => Marker::Free(next),
+            None => return Some(Marker::Other),
+        };
+        self.next_position.fetch_add(1, Ordering::Relaxed);
+        Some(marker)
     }
 
     /// As [`take_position`](Self::take_position), for calls that cannot work inside a step: the run
@@ -192,6 +305,7 @@ impl Execution {
         let (output, error) = match result {
             StepResult::Output(output) => (Some(output), None),
             StepResult::Error(error) => (None, Some(error)),
+            StepResult::Nothing => (None, None),
         };
         StepRow {
             workflow_id: self.origin.id.clone(),
@@ -203,6 +317,7 @@ impl Execution {
             output,
             error,
             child: None,
+            format: PORTABLE.into(),
         }
     }
 
@@ -214,6 +329,35 @@ impl Execution {
         let written = self.runtime.recorder.step(row).await?;
         self.settle(written, position, &name).await;
         Ok(())
+    }
+
+    /// Writes a checkpoint with an effect, or inside a step only the effect; returns after the commit, with
+    /// nothing if that is all there is to say. Never returns if this execution is no longer the owner.
+    pub(crate) async fn effect(
+        &self,
+        place: Place,
+        name: &str,
+        started_at: i64,
+        output: Option<&str>,
+        effect: Effect,
+    ) -> Result<Option<EffectWritten>> {
+        let (Place::Own(position) | Place::Inside(position)) = place;
+        let result = match output {
+            Some(output) => StepResult::Output(output.to_owned()),
+            None => StepResult::Nothing,
+        };
+        let row = EffectRow {
+            step: self.step_row(position, name, started_at, clock::now_ms(), result),
+            recorded: matches!(place, Place::Own(_)),
+            effect,
+        };
+        match self.runtime.recorder.effect(row).await? {
+            EffectWritten::Step(written) => {
+                self.settle(written, position, name).await;
+                Ok(None)
+            }
+            other => Ok(Some(other)),
+        }
     }
 
     /// Draws the consequences of what a write found.
@@ -232,6 +376,22 @@ impl Execution {
         }
     }
 
+    /// Waits until an instant in epoch milliseconds. An interruption ends the wait, and the run; so does
+    /// the beginning of a shutdown that will not last as long.
+    pub(crate) async fn wait_until(&self, at: i64) {
+        loop {
+            let remaining = clock::until(at);
+            if remaining.is_zero() {
+                return;
+            }
+            tokio::select! {
+                // Timers run on a clock that may stand still while the machine is suspended: look again.
+                () = self.pause(remaining.min(Duration::from_secs(60))) => {}
+                () = self.leave_instead_of_sleeping_until(at) => {}
+            }
+        }
+    }
+
     /// Waits inside the workflow; an interruption ends the wait, and the run.
     pub(crate) async fn pause(&self, duration: Duration) {
         self.unless_interrupted(tokio::time::sleep(duration)).await;
@@ -245,17 +405,32 @@ impl Execution {
         }
     }
 
-    /// Counts a durable call as under way until the guard is dropped.
-    pub(crate) fn enter(&self) -> Active<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Active(&self.active)
+    /// Notes what a durable call does until the guard is dropped.
+    pub(crate) fn enter(&self, position: impl Into<Option<i32>>, doing: Doing) -> Active<'_> {
+        self.underway.enter(position.into(), doing)
+    }
+
+    /// What the run is doing: the durable call that began first of those under way.
+    pub(crate) fn doing(&self) -> Option<Call> {
+        self.underway.first()
+    }
+
+    /// Takes the right to receive a topic until the guard is dropped; `None` while another call has it.
+    pub(crate) fn receive_alone(&self, topic: &str) -> Option<Receiving<'_>> {
+        let mut receiving = self
+            .receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        receiving
+            .insert(topic.to_owned())
+            .then(|| Receiving(&self.receiving, topic.to_owned()))
     }
 
     /// Gives the run up for hand-back if it does nothing but sleep beyond the end of the shutdown that
     /// has begun. Never returns.
-    pub(crate) async fn leave_instead_of_sleeping_until(&self, wake_at: i64) {
+    async fn leave_instead_of_sleeping_until(&self, wake_at: i64) {
         let ends_at = self.runtime.shutdown_ends_at().await;
-        if wake_at > ends_at && self.active.load(Ordering::Relaxed) == 1 {
+        if wake_at > ends_at && self.underway.only_waits_beyond(ends_at) {
             self.dropped.cancel();
         }
         std::future::pending().await
@@ -309,11 +484,12 @@ impl Execution {
     }
 }
 
-/// A durable call that is under way; see [`Execution::enter`].
-pub(crate) struct Active<'a>(&'a AtomicUsize);
+/// The right to receive a topic; see [`Execution::receive_alone`].
+pub(crate) struct Receiving<'a>(&'a Mutex<HashSet<String>>, String);
 
-impl Drop for Active<'_> {
+impl Drop for Receiving<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut receiving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        receiving.remove(&self.1);
     }
 }

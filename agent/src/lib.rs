@@ -31,40 +31,73 @@
 //! - [`Error`] is what goes wrong; cancellation, shutdown and loss of ownership never show as errors
 //!   inside a workflow, its future is dropped instead.
 
+mod administration;
 mod app;
 mod backoff;
 mod builder;
 mod clock;
 pub mod conductor;
 mod context;
+mod cron;
 mod error;
+mod event;
 mod execution;
+mod explain;
 mod handle;
 mod manage;
+mod message;
+mod pending;
+mod queue;
+mod race;
 mod recorder;
 mod runtime;
+mod schedule;
+mod start;
 mod state;
 mod status;
 mod step;
+mod stream;
 pub mod system_database;
 mod transaction;
+mod underway;
+mod values;
 mod version;
+mod wait;
 mod workflow;
 
+pub use administration::{Aggregation, Rewind, Versions};
 pub use app::{RecorderStats, Segno};
 pub use builder::{Builder, Migrate};
-pub use context::{Ctx, Sleep};
+pub use context::Ctx;
 pub use error::{Error, ErrorKind, Result};
-pub use handle::{Enqueue, Handle, PendingRun, PendingStart};
+pub use event::{GetEvent, ReadEvent, SetEvent};
+pub use explain::{Explanation, Reason};
+pub use handle::Handle;
 pub use manage::{Cancel, Delete, Fork, Resume, StepInfo, StepPoint, WorkflowInfo, Workflows};
+pub use message::{Message, PendingSend, PendingSendAll, Receive, Topic};
+pub use queue::{OnQueueConflict, Queue, Queues};
+pub use schedule::{Schedule, ScheduleInfo, Scheduled, Schedules};
+pub use start::{Enqueue, OnConflict, PendingRun, PendingStart, PendingStartAll};
 pub use state::{FromRef, NoAppState, NoState};
 pub use status::Status;
 pub use step::{Retry, Step, StepError};
+pub use stream::{StreamReader, WriteStream};
 pub use transaction::{Db, FromRows, Parameter, Query, Transaction, Tx};
+pub use values::{Patch, Value};
+pub use wait::Sleep;
 pub use workflow::{ByName, Target, WorkflowError, WorkflowFn, WorkflowRef};
 
 #[cfg(feature = "macros")]
 pub use segno_macros::workflow;
+
+pub use segno_protocol::Alert;
+pub use tokio_util::sync::CancellationToken;
+
+/// For macros.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::race::{Race, poll};
+}
 
 /// The database driver, in the version this crate uses; see [`Tx::postgres`] and [`Tx::sqlite`].
 pub use sqlx;

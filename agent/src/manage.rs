@@ -96,6 +96,18 @@ pub struct StepInfo {
     pub completed_at: Option<i64>,
 }
 
+impl StepInfo {
+    /// The steps of a run; an unknown run is an error.
+    pub(crate) async fn list(runtime: &Runtime, id: &str) -> Result<Vec<Self>> {
+        let rows = runtime.db.system.list_steps(id, true, None, None).await;
+        let rows = rows.map_err(from_database)?;
+        if rows.is_empty() {
+            runtime.status(id).await?;
+        }
+        Ok(rows.into_iter().map(Self::from).collect())
+    }
+}
+
 impl From<db::StepRow> for StepInfo {
     fn from(row: db::StepRow) -> Self {
         Self {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, remember_type, short_type_name};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
+use crate::underway::{Active, Doing};
 
 /// How often a step is tried and how long it waits in between.
 ///
@@ -67,6 +68,7 @@ type RetryIf<'a, E> = Box<dyn Fn(&E) -> bool + Send + Sync + 'a>;
 struct Options<'a, E> {
     retry: Retry,
     timeout: Option<Duration>,
+    preemptible: bool,
     retry_if: Option<RetryIf<'a, E>>,
 }
 
@@ -106,6 +108,7 @@ where
         let options = Options {
             retry: Retry::NEVER,
             timeout: None,
+            preemptible: false,
             retry_if: None,
         };
         Self {
@@ -152,6 +155,12 @@ impl<'a, T, E> Step<'a, T, E> {
     /// ([`ErrorKind::StepTimeout`]) and may be retried.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.configure(|options| options.timeout = Some(timeout))
+    }
+
+    /// Drops the step in the middle of an attempt when its run is cancelled or taken over, instead of
+    /// letting the attempt finish. Nothing is recorded then.
+    pub fn preemptible(self) -> Self {
+        self.configure(|options| options.preemptible = true)
     }
 
     /// Retries only errors for which this is true; any other ends the step with that error.
@@ -270,14 +279,14 @@ where
     Fut: Future<Output = Result<T, E>> + Send,
 {
     let Some(position) = position else {
-        return attempts(&execution, &name, &options, body).await;
+        return attempts(&execution, None, &name, &options, body).await;
     };
     if let Some(recorded) = execution.replay(position, &name).await {
         return decode(&name, recorded);
     }
-    let _active = execution.enter();
+    let active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = clock::now_ms();
-    let result = attempts(&execution, &name, &options, body).await;
+    let result = attempts(&execution, Some((position, &active)), &name, &options, body).await;
     let (result, encoded) = encode(&name, result);
     let written = execution.record(position, &name, started_at, encoded).await;
     match written {
@@ -300,6 +309,7 @@ where
 /// Runs the body until it succeeds, its attempts are used up or its error is not to be retried.
 async fn attempts<T, E, F, Fut>(
     execution: &Execution,
+    own: Option<(i32, &Active<'_>)>,
     name: &str,
     options: &Options<'_, E>,
     body: F,
@@ -311,7 +321,18 @@ where
 {
     let mut causes = Vec::new();
     loop {
-        let attempt = in_step(&body);
+        let attempt = u32::try_from(causes.len() + 1).unwrap_or(u32::MAX);
+        if let Some((_, active)) = own {
+            active.attempt(attempt, options.retry.max_attempts);
+        }
+        let attempt = in_step(own.map(|(position, _)| position), &body);
+        let attempt = async {
+            if options.preemptible {
+                execution.unless_interrupted(attempt).await
+            } else {
+                attempt.await
+            }
+        };
         let result = match options.timeout {
             None => attempt.await,
             Some(timeout) => tokio::time::timeout(timeout, attempt)
@@ -355,6 +376,10 @@ where
             ?delay,
             "step failed; trying again"
         );
+        if let Some((_, active)) = own {
+            let next = clock::now_ms().saturating_add(clock::millis(delay));
+            active.retry_at(failures.saturating_add(1), options.retry.max_attempts, next);
+        }
         execution.pause(delay).await;
     }
 }

@@ -22,6 +22,7 @@ use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::recorder::{self, StepRow};
 use crate::step::decode;
 use crate::system_database::{self, Options, SystemDatabase};
+use crate::underway::Doing;
 
 /// The database of an application: the engine's tables and, beside them, your own. Cheap to clone.
 ///
@@ -327,7 +328,7 @@ where
         );
         return execution.fail(Error::config("transaction", message)).await;
     }
-    let _active = execution.enter();
+    let _active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = clock::now_ms();
     let mut backoff = Backoff::for_contention();
     loop {
@@ -376,7 +377,7 @@ where
     F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
 {
     let mut tx = db.begin().await?;
-    let value = match in_step(|| body(&mut tx)).await {
+    let value = match in_step(Some(position), || body(&mut tx)).await {
         Ok(value) => value,
         Err(error) => {
             tx.rollback().await;

@@ -20,6 +20,11 @@ use crate::state::FromRef;
 /// The serialization written by this crate: plain JSON, readable by every SDK.
 pub(crate) const PORTABLE: &str = "portable_json";
 
+/// The format if it is one that this crate cannot read: only plain JSON can be, under whatever name.
+pub(crate) fn foreign(format: Option<&str>) -> Option<&str> {
+    format.filter(|format| !matches!(*format, "" | PORTABLE | "rust_serde"))
+}
+
 /// An `async fn` that can be registered as a workflow: it takes a [`Ctx`] and one input and returns a
 /// `Result`. Implemented for every function of that shape; there is nothing to implement by hand.
 #[diagnostic::on_unimplemented(

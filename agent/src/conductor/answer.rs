@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use segno_protocol::{
-    Alert, BackfillSchedule, Cancel, Delete, ExecutorInfo, ExecutorInfoResponse,
-    ExistPendingWorkflows, ExistPendingWorkflowsResponse, ExportWorkflow, ExportWorkflowResponse,
-    ForkFromFailure, ForkFromFailureResponse, ForkWorkflow, ForkWorkflowResponse, GetMetrics,
-    GetMetricsResponse, GetQueue, GetQueueResponse, GetSchedule, GetScheduleResponse,
-    GetStepAggregates, GetStepAggregatesResponse, GetWorkflow, GetWorkflowAggregates,
-    GetWorkflowAggregatesResponse, GetWorkflowEvents, GetWorkflowEventsResponse,
-    GetWorkflowNotifications, GetWorkflowNotificationsResponse, GetWorkflowResponse,
-    GetWorkflowStreams, GetWorkflowStreamsResponse, ImportWorkflow, ListApplicationVersions,
-    ListApplicationVersionsResponse, ListQueuedWorkflows, ListQueues, ListQueuesResponse,
-    ListSchedules, ListSchedulesResponse, ListSteps, ListStepsResponse, ListWorkflows,
-    ListWorkflowsResponse, Message, PauseSchedule, Recovery, Request, RequestFrame, Restart,
-    Resume, ResumeSchedule, Retention, RetentionLimits, RewindWorkflow, SegnoExplain,
+    Alert, BackfillSchedule, BackfillScheduleResponse, Cancel, Delete, ExecutorInfo,
+    ExecutorInfoResponse, ExistPendingWorkflows, ExistPendingWorkflowsResponse, ExportWorkflow,
+    ExportWorkflowResponse, ForkFromFailure, ForkFromFailureResponse, ForkWorkflow,
+    ForkWorkflowResponse, GetMetrics, GetMetricsResponse, GetQueue, GetQueueResponse, GetSchedule,
+    GetScheduleResponse, GetStepAggregates, GetStepAggregatesResponse, GetWorkflow,
+    GetWorkflowAggregates, GetWorkflowAggregatesResponse, GetWorkflowEvents,
+    GetWorkflowEventsResponse, GetWorkflowNotifications, GetWorkflowNotificationsResponse,
+    GetWorkflowResponse, GetWorkflowStreams, GetWorkflowStreamsResponse, ImportWorkflow,
+    ListApplicationVersions, ListApplicationVersionsResponse, ListQueuedWorkflows, ListQueues,
+    ListQueuesResponse, ListSchedules, ListSchedulesResponse, ListSteps, ListStepsResponse,
+    ListWorkflows, ListWorkflowsResponse, Message, PauseSchedule, Recovery, Request, RequestFrame,
+    Restart, Resume, ResumeSchedule, Retention, RetentionLimits, RewindWorkflow, SegnoExplain,
     SegnoExplainResponse, SetLatestApplicationVersion, Success, TriggerSchedule,
     TriggerScheduleResponse, UNKNOWN_TYPE, WorkflowFilter, encode_error, encode_failure,
     encode_response,
@@ -82,26 +82,41 @@ impl Executor {
         match frame.request {
             Request::ExecutorInfo(_) => reply::<ExecutorInfo>(id, Ok(self.introduce())),
             Request::Recovery(m) => reply::<Recovery>(id, self.recover(m).await),
-            Request::ExistPendingWorkflows(m) => reply::<ExistPendingWorkflows>(id, self.exist_pending(m).await),
+            Request::ExistPendingWorkflows(m) => {
+                reply::<ExistPendingWorkflows>(id, self.exist_pending(m).await)
+            }
             Request::Cancel(m) => reply::<Cancel>(id, self.cancel(m).await),
             Request::Delete(m) => reply::<Delete>(id, self.delete(m).await),
             Request::Resume(m) => reply::<Resume>(id, self.resume(m).await),
             Request::Restart(m) => reply::<Restart>(id, self.restart(m).await),
             Request::RewindWorkflow(m) => reply::<RewindWorkflow>(id, self.rewind(m).await),
             Request::ForkWorkflow(m) => reply::<ForkWorkflow>(id, self.fork(m).await),
-            Request::ForkFromFailure(m) => reply::<ForkFromFailure>(id, self.fork_from_failure(m).await),
+            Request::ForkFromFailure(m) => {
+                reply::<ForkFromFailure>(id, self.fork_from_failure(m).await)
+            }
             Request::ListWorkflows(m) => reply::<ListWorkflows>(id, self.list(&m.body).await),
             Request::ListQueuedWorkflows(m) => {
-                let body = WorkflowFilter { queues_only: true, ..m.body };
+                let body = WorkflowFilter {
+                    queues_only: true,
+                    ..m.body
+                };
                 reply::<ListQueuedWorkflows>(id, self.list(&body).await)
             }
             Request::GetWorkflow(m) => reply::<GetWorkflow>(id, self.get_workflow(m).await),
             Request::ListSteps(m) => reply::<ListSteps>(id, self.list_steps(m).await),
             Request::GetWorkflowEvents(m) => reply::<GetWorkflowEvents>(id, self.events(m).await),
-            Request::GetWorkflowNotifications(m) => reply::<GetWorkflowNotifications>(id, self.messages(m).await),
-            Request::GetWorkflowStreams(m) => reply::<GetWorkflowStreams>(id, self.streams(m).await),
-            Request::GetWorkflowAggregates(m) => reply::<GetWorkflowAggregates>(id, self.workflow_aggregates(m).await),
-            Request::GetStepAggregates(m) => reply::<GetStepAggregates>(id, self.step_aggregates(m).await),
+            Request::GetWorkflowNotifications(m) => {
+                reply::<GetWorkflowNotifications>(id, self.messages(m).await)
+            }
+            Request::GetWorkflowStreams(m) => {
+                reply::<GetWorkflowStreams>(id, self.streams(m).await)
+            }
+            Request::GetWorkflowAggregates(m) => {
+                reply::<GetWorkflowAggregates>(id, self.workflow_aggregates(m).await)
+            }
+            Request::GetStepAggregates(m) => {
+                reply::<GetStepAggregates>(id, self.step_aggregates(m).await)
+            }
             Request::GetMetrics(m) => reply::<GetMetrics>(id, self.metrics(m).await),
             Request::Alert(m) => reply::<Alert>(id, self.alert(m).await),
             Request::Retention(m) => reply::<Retention>(id, self.retention(m.body)),
@@ -109,18 +124,22 @@ impl Executor {
             Request::ImportWorkflow(m) => reply::<ImportWorkflow>(id, self.import(m).await),
             Request::ListSchedules(m) => reply::<ListSchedules>(id, self.list_schedules(m).await),
             Request::GetSchedule(m) => reply::<GetSchedule>(id, self.get_schedule(m).await),
-            Request::PauseSchedule(m) => reply::<PauseSchedule>(id, self.pause(&m.schedule_name, true).await),
-            Request::ResumeSchedule(m) => reply::<ResumeSchedule>(id, self.pause(&m.schedule_name, false).await),
+            Request::PauseSchedule(m) => {
+                reply::<PauseSchedule>(id, self.pause(&m.schedule_name, true).await)
+            }
+            Request::ResumeSchedule(m) => {
+                reply::<ResumeSchedule>(id, self.pause(&m.schedule_name, false).await)
+            }
             Request::TriggerSchedule(m) => reply::<TriggerSchedule>(id, self.trigger(m).await),
-            Request::BackfillSchedule(_) => reply::<BackfillSchedule>(
-                id,
-                Err(DatabaseError::Invalid(
-                    "this release of the Rust library cannot backfill schedules; ask an executor of another language".to_owned(),
-                )),
-            ),
-            Request::ListApplicationVersions(_) => reply::<ListApplicationVersions>(id, self.list_versions().await),
+            Request::BackfillSchedule(m) => reply::<BackfillSchedule>(id, self.backfill(m).await),
+            Request::ListApplicationVersions(_) => {
+                reply::<ListApplicationVersions>(id, self.list_versions().await)
+            }
             Request::SetLatestApplicationVersion(m) => {
-                let set = self.db.set_latest_version(&self.config.app_name, &m.version_name).await;
+                let set = self
+                    .db
+                    .set_latest_version(&self.config.app_name, &m.version_name)
+                    .await;
                 reply::<SetLatestApplicationVersion>(id, set.map(|()| Success::YES))
             }
             Request::ListQueues(m) => reply::<ListQueues>(id, self.list_queues(m).await),
@@ -464,6 +483,20 @@ impl Executor {
         Ok(TriggerScheduleResponse {
             workflow_id: Some(workflow_id),
         })
+    }
+
+    async fn backfill(&self, message: BackfillSchedule) -> Answer<BackfillScheduleResponse> {
+        let workflow_ids = self
+            .db
+            .backfill_schedule(
+                &message.schedule_name,
+                message.start.0,
+                message.end.0,
+                &self.config.app_name,
+            )
+            .await?;
+        self.wake();
+        Ok(BackfillScheduleResponse { workflow_ids })
     }
 
     async fn list_versions(&self) -> Answer<ListApplicationVersionsResponse> {

@@ -1,32 +1,68 @@
 //! Which waiting items may share a statement.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
-use super::{Item, Work};
+use super::{Effect, Item, Work};
 
-/// How an item touches a workflow's row.
+/// How an item touches a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Touch {
     /// Reads it under a lock: any number of steps of one workflow go together.
     Shared,
-    /// Writes it: nothing else about that workflow goes into the same statement, where it would not see
+    /// Writes it: nothing else that touches it goes into the same statement, where it would not see
     /// this write, or could not write the row a second time.
     Exclusive,
 }
 
-fn touches(work: &Work) -> impl Iterator<Item = (&str, Touch)> {
-    let (own, parent) = match work {
+/// What may be touched: a workflow's own row, or the events or messages of one name.
+type Touched<'a> = (&'static str, Cow<'a, str>, Cow<'a, str>);
+
+fn workflow(id: &str) -> Touched<'_> {
+    ("workflow", Cow::Borrowed(id), Cow::Borrowed(""))
+}
+
+fn touches(work: &Work) -> impl Iterator<Item = (Touched<'_>, Touch)> {
+    let (own, other) = match work {
         Work::Start(row) => {
             let parent = row
                 .parent
                 .as_ref()
-                .map(|parent| (parent.workflow_id.as_str(), Touch::Shared));
-            ((row.workflow_id.as_str(), Touch::Exclusive), parent)
+                .map(|parent| workflow(&parent.workflow_id));
+            (
+                Some((workflow(&row.workflow_id), Touch::Exclusive)),
+                parent.map(|parent| (parent, Touch::Shared)),
+            )
         }
-        Work::Step(row) => ((row.workflow_id.as_str(), Touch::Shared), None),
-        Work::Outcome(row) => ((row.workflow_id.as_str(), Touch::Exclusive), None),
+        Work::Step(row) => (Some((workflow(&row.workflow_id), Touch::Shared)), None),
+        Work::Outcome(row) => (Some((workflow(&row.workflow_id), Touch::Exclusive)), None),
+        Work::Effect(row) => {
+            let id = &row.step.workflow_id;
+            let name = match &row.effect {
+                Effect::SetEvent { key, .. } => Some(("event", key)),
+                Effect::Receive { topic, .. } => Some(("message", topic)),
+                Effect::WriteStream { .. } | Effect::Send(_) | Effect::GiveBack(_) => None,
+            };
+            let touch = match &row.effect {
+                // It must see what was taken before.
+                Effect::GiveBack(_) => Touch::Exclusive,
+                _ => Touch::Shared,
+            };
+            let name = name.map(|(kind, name)| {
+                (
+                    kind,
+                    Cow::Borrowed(id.as_str()),
+                    Cow::Borrowed(name.as_str()),
+                )
+            });
+            (
+                Some((workflow(id), touch)),
+                name.map(|name| (name, Touch::Exclusive)),
+            )
+        }
+        Work::Send(_) => (None, None),
     };
-    std::iter::once(own).chain(parent)
+    own.into_iter().chain(other)
 }
 
 /// Takes the longest run of items from the front that may share a statement, passing over those that may
@@ -34,20 +70,25 @@ fn touches(work: &Work) -> impl Iterator<Item = (&str, Touch)> {
 pub(super) fn take(waiting: &mut VecDeque<Item>, most: usize) -> Vec<Item> {
     let mut batch = Vec::new();
     let mut left = VecDeque::new();
-    let mut touched: HashMap<String, Touch> = HashMap::new();
+    let mut touched: HashMap<Touched<'static>, Touch> = HashMap::new();
     while let Some(item) = waiting.pop_front() {
         if item.reply.is_closed() {
             continue;
         }
         let free = batch.len() < most
-            && touches(&item.work).all(|(id, touch)| match touched.get(id) {
+            && touches(&item.work).all(|(row, touch)| match touched.get(&row) {
                 None => true,
                 Some(earlier) => *earlier == Touch::Shared && touch == Touch::Shared,
             });
-        for (id, touch) in touches(&item.work) {
+        for ((kind, id, name), touch) in touches(&item.work) {
             // What stays behind blocks later items of the same workflow, so that they stay behind it.
             let touch = if free { touch } else { Touch::Exclusive };
-            let entry = touched.entry(id.to_owned()).or_insert(touch);
+            let row = (
+                kind,
+                Cow::Owned(id.into_owned()),
+                Cow::Owned(name.into_owned()),
+            );
+            let entry = touched.entry(row).or_insert(touch);
             if touch == Touch::Exclusive {
                 *entry = touch;
             }
@@ -81,6 +122,7 @@ mod tests {
             output: None,
             error: None,
             child: None,
+            format: "portable_json".into(),
         })
     }
 
@@ -99,6 +141,8 @@ mod tests {
             Work::Step(row) => format!("{}{}", row.workflow_id, row.position),
             Work::Outcome(row) => format!("{}!", row.workflow_id),
             Work::Start(row) => row.workflow_id.clone(),
+            Work::Effect(row) => format!("{}{}", row.step.workflow_id, row.step.position),
+            Work::Send(_) => "send".into(),
         }
     }
 

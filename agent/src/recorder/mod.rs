@@ -10,10 +10,13 @@
 //! and everybody waits.
 
 mod batch;
+mod effects;
 mod postgres;
 mod sqlite;
+mod statement;
 mod transaction;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +60,26 @@ pub(crate) struct StartRow {
     pub(crate) deduplication_id: Option<String>,
     pub(crate) partition_key: Option<String>,
     pub(crate) parent: Option<ParentRow>,
+    /// Attributes, a JSON object.
+    pub(crate) attributes: Option<String>,
+    pub(crate) caller: Caller,
+    /// An existing run of the id is an error of the caller's, not joined: it becomes no child either.
+    pub(crate) reject: bool,
+    /// The application it is for, if it is another one.
+    pub(crate) application: Option<String>,
+    /// The schedule that enqueues it.
+    pub(crate) schedule: Option<String>,
+    /// It is debounced, with an end of the delays if there is one.
+    pub(crate) debounce: Option<Option<i64>>,
+}
+
+/// On whose behalf a workflow runs, as far as its starter said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) user: Option<String>,
+    pub(crate) assumed_role: Option<String>,
+    /// A JSON array of strings.
+    pub(crate) roles: Option<String>,
 }
 
 /// The workflow that starts a child; the start is a step of it.
@@ -81,6 +104,44 @@ pub(crate) struct StepRow {
     pub(crate) output: Option<String>,
     pub(crate) error: Option<String>,
     pub(crate) child: Option<String>,
+    /// Format of output and error.
+    pub(crate) format: Cow<'static, str>,
+}
+
+/// A checkpoint that does something besides being one: what it does commits together with it.
+#[derive(Debug, Clone)]
+pub(crate) struct EffectRow {
+    pub(crate) step: StepRow,
+    /// False inside another step, which is the checkpoint of all it does: only the effect is written then,
+    /// if the token still owns the workflow.
+    pub(crate) recorded: bool,
+    pub(crate) effect: Effect,
+}
+
+/// What a checkpoint does.
+#[derive(Debug, Clone)]
+pub(crate) enum Effect {
+    /// Sets an event of the workflow to a value.
+    SetEvent { key: String, value: String },
+    /// Appends a value to a stream of the workflow.
+    WriteStream { key: String, value: String },
+    /// Takes the oldest message of a topic, which becomes the output. Without one nothing is recorded,
+    /// unless this is the last try: then the output is `null`.
+    Receive { topic: String, last: bool },
+    /// Sends messages, all or none.
+    Send(Vec<MessageRow>),
+    /// Gives back the messages that calls at these positions took: they lost a race.
+    GiveBack(Vec<i32>),
+}
+
+/// A message to a workflow.
+#[derive(Debug, Clone)]
+pub(crate) struct MessageRow {
+    /// Made by the caller, once; a message whose id exists is not sent again.
+    pub(crate) id: String,
+    pub(crate) destination: String,
+    pub(crate) topic: String,
+    pub(crate) body: String,
 }
 
 /// A workflow's end.
@@ -119,10 +180,26 @@ pub(crate) enum StepWritten {
     Taken,
 }
 
+/// What an effect found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EffectWritten {
+    /// As for a step without an effect.
+    Step(StepWritten),
+    /// A message was taken, or none on the last try; this is on record.
+    Received { text: String },
+    /// There is no message yet; nothing was written.
+    NothingYet,
+    /// There is no such destination; nothing was written.
+    NoSuchWorkflow(String),
+}
+
 enum Work {
     Start(StartRow),
     Step(StepRow),
     Outcome(OutcomeRow),
+    Effect(EffectRow),
+    /// Messages from outside of any workflow.
+    Send(Vec<MessageRow>),
 }
 
 enum Written {
@@ -130,6 +207,7 @@ enum Written {
     Step(StepWritten),
     /// Whether the outcome was recorded; if not, the workflow is not ours.
     Outcome(bool),
+    Effect(EffectWritten),
 }
 
 struct Item {
@@ -187,6 +265,22 @@ impl Recorder {
     pub(crate) async fn step(&self, row: StepRow) -> Result<StepWritten> {
         match self.submit(Work::Step(row)).await? {
             Written::Step(written) => Ok(written),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Commits a checkpoint with an effect.
+    pub(crate) async fn effect(&self, row: EffectRow) -> Result<EffectWritten> {
+        match self.submit(Work::Effect(row)).await? {
+            Written::Effect(written) => Ok(written),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Commits messages from outside of any workflow.
+    pub(crate) async fn send(&self, messages: Vec<MessageRow>) -> Result<EffectWritten> {
+        match self.submit(Work::Send(messages)).await? {
+            Written::Effect(written) => Ok(written),
             _ => Err(wrong_answer()),
         }
     }
@@ -348,10 +442,12 @@ pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     const CODES: [&str; 10] = [
         "40001", "40P01", "55P03", "5", "6", "261", "517", "773", "262", "518",
     ];
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| CODES.contains(&&*code))
+    let Some(error) = error.as_database_error() else {
+        return false;
+    };
+    // Two writers of a stream reckoned the same offset: the second looks again.
+    let same_offset = error.is_unique_violation() && error.table() == Some("streams");
+    same_offset || error.code().is_some_and(|code| CODES.contains(&&*code))
 }
 
 /// The database cannot be reached, or cannot work now; it may later.

@@ -4,19 +4,24 @@
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
+use super::effects::Effects;
 use super::{
     Item, OutcomeRow, ParentRow, StartRow, StartWritten, StepRow, StepWritten, Work, Written,
 };
 use crate::clock;
 
-const OWNS: &str = "SELECT 1 FROM workflow_status WHERE workflow_uuid = $1 AND owner_xid = $2";
+/// Whether a token owns a workflow.
+pub(super) const OWNS: &str =
+    "SELECT 1 FROM workflow_status WHERE workflow_uuid = $1 AND owner_xid = $2";
 
 const START: &str = "INSERT INTO workflow_status
     (workflow_uuid, status, name, queue_name, application_name, application_version, executor_id, application_id,
      serialization, creator_xid, owner_xid, recovery_attempts, workflow_timeout_ms, workflow_deadline_epoch_ms,
-     delay_until_epoch_ms, priority, deduplication_id, queue_partition_key, parent_workflow_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, '', 'portable_json', $8, CASE WHEN $2 = 'PENDING' THEN $8 END,
-            CASE WHEN $2 = 'PENDING' THEN 1 ELSE 0 END, $9, $10, $11, $12, $13, $14, $15)
+     delay_until_epoch_ms, priority, deduplication_id, queue_partition_key, parent_workflow_id, attributes,
+     authenticated_user, assumed_role, authenticated_roles, schedule_name, is_debounced, debounce_deadline_epoch_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, NULLIF($7, ''), '', 'portable_json', $8, CASE WHEN $2 = 'PENDING' THEN $8 END,
+            CASE WHEN $2 = 'PENDING' THEN 1 ELSE 0 END, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+            $21, $22)
     ON CONFLICT (workflow_uuid) DO NOTHING";
 
 const EXISTING: &str = "SELECT name, class_name, config_name, queue_name, creator_xid FROM workflow_status WHERE workflow_uuid = $1";
@@ -35,7 +40,7 @@ const CHILD: &str = "INSERT INTO operation_outputs
 const STEP: &str = "INSERT INTO operation_outputs
     (workflow_uuid, function_id, function_name, started_at_epoch_ms, completed_at_epoch_ms, output, error,
      child_workflow_id, serialization, application_name)
-    SELECT $1, $3, $4, $5, $6, $7, $8, $9, 'portable_json', $10
+    SELECT $1, $3, $4, $5, $6, $7, $8, $9, $10, $11
       FROM workflow_status WHERE workflow_uuid = $1 AND owner_xid = $2
     ON CONFLICT (workflow_uuid, function_id) DO UPDATE SET completed_at_epoch_ms = completed_at_epoch_ms
     RETURNING completed_at_epoch_ms";
@@ -76,6 +81,12 @@ impl Writer {
                 Work::Start(row) => Written::Start(start(&mut transaction, app, row).await?),
                 Work::Step(row) => Written::Step(step(&mut transaction, app, row).await?),
                 Work::Outcome(row) => Written::Outcome(self.outcome(&mut transaction, row).await?),
+                Work::Effect(row) => {
+                    Written::Effect(Effects(&mut transaction, app).of_step(row).await?)
+                }
+                Work::Send(messages) => {
+                    Written::Effect(Effects(&mut transaction, app).send(messages).await?)
+                }
             });
         }
         transaction.commit().await?;
@@ -123,7 +134,7 @@ async fn start(
         .bind(row.status.as_str())
         .bind(&row.name)
         .bind(&row.queue)
-        .bind(app)
+        .bind(row.application.as_deref().unwrap_or(app))
         .bind(&row.app_version)
         .bind(&row.executor_id)
         .bind(&row.token)
@@ -134,6 +145,13 @@ async fn start(
         .bind(&row.deduplication_id)
         .bind(&row.partition_key)
         .bind(row.parent.as_ref().map(|parent| &parent.workflow_id))
+        .bind(&row.attributes)
+        .bind(&row.caller.user)
+        .bind(&row.caller.assumed_role)
+        .bind(&row.caller.roles)
+        .bind(&row.schedule)
+        .bind(row.debounce.is_some())
+        .bind(row.debounce.flatten())
         .execute(&mut *connection)
         .await?
         .rows_affected()
@@ -169,9 +187,10 @@ async fn start(
             StartWritten::Row {
                 name,
                 has_class: false,
+                mine,
                 ..
             },
-        ) if *name == row.name => {
+        ) if *name == row.name && (*mine || !row.reject) => {
             let recorded = child(connection, app, row, parent).await?;
             Ok(if recorded {
                 found
@@ -226,7 +245,7 @@ async fn child(
     Ok(child.as_deref() == Some(&row.workflow_id))
 }
 
-async fn step(
+pub(super) async fn step(
     connection: &mut SqliteConnection,
     app: &str,
     row: &StepRow,
@@ -241,6 +260,7 @@ async fn step(
         .bind(&row.output)
         .bind(&row.error)
         .bind(&row.child)
+        .bind(&*row.format)
         .bind(app)
         .fetch_optional(connection)
         .await?;

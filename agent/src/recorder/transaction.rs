@@ -49,7 +49,9 @@ pub(crate) async fn record_in(
         .bind(row.output.as_deref())
         .push(", ")
         .bind(row.error.as_deref())
-        .push(", 'portable_json', ")
+        .push(", ")
+        .bind(&*row.format)
+        .push(", ")
         .bind(app)
         .push(") ON CONFLICT (workflow_uuid, function_id) DO NOTHING");
     if transaction.execute(insert).await? == 1 {

@@ -1,28 +1,30 @@
-//! Taking work from queues: the internal one, where recovered, resumed and forked runs wait, and every
-//! queue of the application that has no limits.
+//! Taking work from queues: one statement for all queues without limits, among them the internal one,
+//! where recovered, resumed and forked runs wait; one transaction for each queue with limits, see
+//! `limits`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::limits::{self, Limits};
 use super::run::StoredInput;
 use super::{POLL, Runtime};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::execution::{Origin, Recorded};
-use crate::system_database::{DatabaseError, Dialect, INTERNAL_QUEUE, Row, Scope};
+use crate::recorder::Caller;
+use crate::system_database::{
+    DatabaseError, Dialect, INTERNAL_QUEUE, QueueRow, Row, Scope, Statement,
+};
 
 /// Most rows taken by one statement: the rest is left for other executors a moment longer.
 const CHUNK: usize = 100;
 
 /// A row this process now owns.
-struct Claimed {
-    id: String,
-    name: String,
-    token: String,
+pub(super) struct Claimed {
+    origin: Origin,
     attempts: i64,
-    deadline_ms: Option<i64>,
     input: StoredInput,
     /// Queue order.
     order: (i64, i64),
@@ -50,119 +52,186 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 /// Takes chunks until there is nothing left or this process is full.
 async fn take_all(runtime: &Arc<Runtime>) -> Result<(), DatabaseError> {
-    let queues = queues(runtime).await?;
+    let (limited, unlimited): (Vec<_>, Vec<_>) = queues(runtime)
+        .await?
+        .into_iter()
+        .partition(|(_, limits)| limits.any());
+    let unlimited: Vec<String> = std::iter::once(INTERNAL_QUEUE.to_owned())
+        .chain(unlimited.into_iter().map(|(queue, _)| queue))
+        .collect();
     loop {
-        let room = runtime
-            .identity
-            .capacity
-            .saturating_sub(runtime.running().len())
-            .min(CHUNK);
-        if room == 0 || runtime.stopping.is_cancelled() {
-            return Ok(());
+        let room = room(runtime);
+        if room == 0 {
+            break;
         }
-        let claimed = claim(runtime, &queues, room).await?;
+        let claimed = claim(runtime, &unlimited, room).await?;
         let full = claimed.len() == room;
         dispatch(runtime, claimed).await?;
         if !full {
-            return Ok(());
+            break;
         }
     }
+    limits::take(runtime, &limited).await
 }
 
-/// The internal queue, and the application's queues without limits.
-async fn queues(runtime: &Runtime) -> Result<Vec<String>, DatabaseError> {
+/// How many more runs this process may take now.
+pub(super) fn room(runtime: &Runtime) -> usize {
+    if runtime.stopping.is_cancelled() {
+        return 0;
+    }
+    runtime
+        .identity
+        .capacity
+        .saturating_sub(runtime.running().len())
+        .min(CHUNK)
+}
+
+/// The application's queues that this process listens to, with their limits.
+async fn queues(runtime: &Runtime) -> Result<Vec<(String, Limits)>, DatabaseError> {
     let rows = runtime
         .db
         .system
         .list_queues(&Scope::of(runtime.app_name()))
         .await?;
-    let unlimited = rows.into_iter().filter(|queue| {
-        queue.concurrency.is_none()
-            && queue.worker_concurrency.is_none()
-            && queue.rate_limit_max.is_none()
-            && !queue.partition_queue
-    });
-    Ok(std::iter::once(INTERNAL_QUEUE.to_owned())
-        .chain(unlimited.map(|queue| queue.name))
+    let heard = |queue: &QueueRow| {
+        let listened = runtime.identity.listen_queues.as_ref();
+        listened.is_none_or(|queues| queues.contains(&queue.name))
+    };
+    Ok(rows
+        .into_iter()
+        .filter(heard)
+        .map(|queue| (queue.name.clone(), Limits::of(&queue)))
         .collect())
 }
 
-/// Takes up to `room` rows, in one statement: of this version (or of none, while this version is the
+/// Which rows of queues this process may take: of this version (or of none, while this version is the
 /// latest), of this application (or of none), and only workflows that are registered here.
-async fn claim(
+pub(super) fn candidates(
     runtime: &Runtime,
+    statement: Statement,
     queues: &[String],
+    partition: Option<&str>,
     room: usize,
-) -> Result<Vec<Claimed>, DatabaseError> {
-    let db = &runtime.db.system;
+) -> Statement {
     let names: Vec<String> = runtime
         .registry
         .iter()
         .map(|workflow| workflow.name.clone())
         .collect();
     let scope = Scope::of(runtime.app_name());
-    let candidates = |statement: crate::system_database::Statement| {
-        statement
-            .push("SELECT workflow_uuid FROM @workflow_status WHERE status = 'ENQUEUED' AND ")
-            .any_of("queue_name", queues)
-            .push(" AND (application_version = ")
-            .bind(runtime.app_version())
-            .push(" OR (application_version IS NULL AND COALESCE((SELECT version_name FROM @application_versions WHERE TRUE")
-            .and_scope("application_name", &scope)
-            .push(" ORDER BY version_timestamp DESC LIMIT 1), ")
-            .bind(runtime.app_version())
-            .push(") = ")
-            .bind(runtime.app_version())
-            .push("))")
-            .and_scope("application_name", &scope)
-            .push(" AND ")
-            .any_of("name", &names)
-            .push(" AND COALESCE(class_name, '') = '' ORDER BY priority, created_at LIMIT ")
-            .bind(i64::try_from(room).unwrap_or(i64::MAX))
-    };
-    // A look costs a reader nothing; taking costs SQLite its one write lock.
-    if db.dialect() == Dialect::Sqlite && db.read(candidates(db.sql(""))).await?.is_empty() {
-        return Ok(Vec::new());
+    let mut statement = statement
+        .push("SELECT workflow_uuid FROM @workflow_status WHERE status = 'ENQUEUED' AND ")
+        .any_of("queue_name", queues);
+    if let Some(partition) = partition {
+        statement = statement
+            .push(" AND queue_partition_key = ")
+            .bind(partition);
     }
-    let token = Uuid::new_v4().to_string();
-    let statement = candidates(db.sql("WITH candidate AS ("))
-        .push_for(Dialect::Postgres, " FOR UPDATE SKIP LOCKED")
+    statement
+        .push(" AND (application_version = ")
+        .bind(runtime.app_version())
+        .push(" OR (application_version IS NULL AND COALESCE((SELECT version_name FROM @application_versions WHERE TRUE")
+        .and_scope("application_name", &scope)
+        .push(" ORDER BY version_timestamp DESC LIMIT 1), ")
+        .bind(runtime.app_version())
+        .push(") = ")
+        .bind(runtime.app_version())
+        .push("))")
+        .and_scope("application_name", &scope)
+        .push(" AND ")
+        .any_of("name", &names)
+        .push(" AND COALESCE(class_name, '') = '' ORDER BY priority, created_at LIMIT ")
+        .bind(i64::try_from(room).unwrap_or(i64::MAX))
+}
+
+/// Makes the candidates this process's own.
+pub(super) fn take_candidates(
+    runtime: &Runtime,
+    candidates: Statement,
+    lock: &str,
+    token: &str,
+    rate_limited: bool,
+) -> Statement {
+    candidates
+        .push_for(Dialect::Postgres, lock)
         .push(") UPDATE @workflow_status SET status = 'PENDING', owner_xid = ")
-        .bind(&token)
+        .bind(token)
         .push(", application_version = ")
         .bind(runtime.app_version())
         .push(", application_name = ")
         .bind(runtime.app_name())
         .push(", executor_id = ")
         .bind(runtime.executor_id())
+        .push(", started_at_epoch_ms = NOW_MS, updated_at = NOW_MS, rate_limited = ")
+        .bind(rate_limited)
         .push(
-            ", started_at_epoch_ms = NOW_MS, updated_at = NOW_MS, rate_limited = FALSE, \
-             recovery_attempts = COALESCE(recovery_attempts, 0) + 1, workflow_deadline_epoch_ms = \
+            ", recovery_attempts = COALESCE(recovery_attempts, 0) + 1, workflow_deadline_epoch_ms = \
              COALESCE(workflow_deadline_epoch_ms, workflow_timeout_ms + ",
         )
         .bind(clock::now_ms())
         .push(
             ") WHERE status = 'ENQUEUED' AND workflow_uuid IN (SELECT workflow_uuid FROM candidate) \
              RETURNING workflow_uuid, name, recovery_attempts, workflow_deadline_epoch_ms, serialization, \
-             priority, created_at, inputs",
-        );
-    let rows = db.write_returning(statement).await?;
+             priority, created_at, inputs, queue_name, queue_partition_key, authenticated_user, assumed_role, \
+             authenticated_roles, CAST(attributes AS TEXT) AS attributes",
+        )
+}
+
+/// The rows that a statement of [`take_candidates`] returned, in queue order.
+pub(super) fn read_claimed(rows: &[Row], token: &str) -> Result<Vec<Claimed>, DatabaseError> {
     let mut claimed = rows
         .iter()
-        .map(|row| Claimed::read(row, &token))
+        .map(|row| Claimed::read(row, token))
         .collect::<Result<Vec<_>, _>>()?;
     claimed.sort_by_key(|row| row.order);
     Ok(claimed)
 }
 
+/// Takes up to `room` rows of queues without limits, in one statement.
+async fn claim(
+    runtime: &Runtime,
+    queues: &[String],
+    room: usize,
+) -> Result<Vec<Claimed>, DatabaseError> {
+    let db = &runtime.db.system;
+    let look = candidates(runtime, db.sql(""), queues, None, room);
+    // A look costs a reader nothing; taking costs SQLite its one write lock.
+    if db.dialect() == Dialect::Sqlite && db.read(look).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let token = Uuid::new_v4().to_string();
+    let with = db.sql("WITH candidate AS (");
+    let candidates = candidates(runtime, with, queues, None, room);
+    let take = take_candidates(
+        runtime,
+        candidates,
+        " FOR UPDATE SKIP LOCKED",
+        &token,
+        false,
+    );
+    read_claimed(&db.write_returning(take).await?, &token)
+}
+
 impl Claimed {
     fn read(row: &Row, token: &str) -> Result<Self, DatabaseError> {
-        Ok(Self {
+        let origin = Origin {
             id: row.required("workflow_uuid")?,
             name: row.required("name")?,
             token: token.to_owned(),
-            attempts: row.int("recovery_attempts")?.unwrap_or(0),
             deadline_ms: row.int("workflow_deadline_epoch_ms")?,
+            history: HashMap::new(),
+            queue: row.filled("queue_name")?,
+            partition: row.text("queue_partition_key")?,
+            attributes: row.filled("attributes")?,
+            caller: Caller {
+                user: row.filled("authenticated_user")?,
+                assumed_role: row.filled("assumed_role")?,
+                roles: row.filled("authenticated_roles")?,
+            },
+        };
+        Ok(Self {
+            origin,
+            attempts: row.int("recovery_attempts")?.unwrap_or(0),
             input: StoredInput {
                 text: row.text("inputs")?,
                 serialization: row.filled("serialization")?,
@@ -177,7 +246,10 @@ impl Claimed {
 
 /// Loads what the claimed runs have on record, in one query each for inputs and steps, and begins them.
 /// After the claim has committed nobody else can add to that, so it is read once.
-async fn dispatch(runtime: &Arc<Runtime>, claimed: Vec<Claimed>) -> Result<(), DatabaseError> {
+pub(super) async fn dispatch(
+    runtime: &Arc<Runtime>,
+    claimed: Vec<Claimed>,
+) -> Result<(), DatabaseError> {
     let limit = runtime
         .identity
         .max_recovery_attempts
@@ -191,31 +263,15 @@ async fn dispatch(runtime: &Arc<Runtime>, claimed: Vec<Claimed>) -> Result<(), D
     if claimed.is_empty() {
         return Ok(());
     }
-    let ids: Vec<String> = claimed.iter().map(|row| row.id.clone()).collect();
+    let ids: Vec<String> = claimed.iter().map(|row| row.origin.id.clone()).collect();
     let mut records = load_until_read(runtime, &ids).await;
     for mut row in claimed {
-        let (input, history) = records.remove(&row.id).unwrap_or_default();
+        let (input, history) = records.remove(&row.origin.id).unwrap_or_default();
         if input.is_some() {
             row.input.text = input;
         }
-        let Claimed {
-            id,
-            name,
-            token,
-            deadline_ms,
-            input,
-            ..
-        } = row;
-        runtime.begin(
-            Origin {
-                id,
-                name,
-                token,
-                deadline_ms,
-                history,
-            },
-            input,
-        );
+        row.origin.history = history;
+        runtime.begin(row.origin, row.input);
     }
     Ok(())
 }
@@ -272,8 +328,8 @@ async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Recor
 async fn park(runtime: &Runtime, row: &Claimed) -> Result<(), DatabaseError> {
     let db = &runtime.db.system;
     tracing::error!(
-        workflow_id = row.id,
-        workflow = row.name,
+        workflow_id = row.origin.id,
+        workflow = row.origin.name,
         attempts = row.attempts,
         "a workflow was recovered too often and is set aside; resume it when its cause is dealt with"
     );
@@ -283,9 +339,9 @@ async fn park(runtime: &Runtime, row: &Claimed) -> Result<(), DatabaseError> {
              deduplication_id = NULL, started_at_epoch_ms = NULL, queue_name = NULL, updated_at = NOW_MS, \
              completed_at = NOW_MS WHERE status = 'PENDING' AND workflow_uuid = ",
         )
-        .bind(&row.id)
+        .bind(&row.origin.id)
         .push(" AND owner_xid = ")
-        .bind(&row.token);
+        .bind(&row.origin.token);
     db.write(statement).await?;
     runtime.completions.look();
     Ok(())

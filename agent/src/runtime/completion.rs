@@ -11,6 +11,7 @@ use super::Runtime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row};
+use crate::workflow::foreign;
 
 /// How long the database is left alone between two looks while somebody waits.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -121,29 +122,23 @@ fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
         Err(error) => return Ok(Some(Err(error))),
     };
     let serialization = row.filled("serialization")?;
-    let readable = matches!(
-        serialization.as_deref(),
-        None | Some("portable_json" | "rust_serde")
-    );
-    Ok(match status {
-        Status::Success | Status::Error if !readable => {
-            let what = format!(
-                "its format `{}` belongs to another language",
-                serialization.unwrap_or_default()
-            );
+    let foreign = foreign(serialization.as_deref());
+    Ok(match (status, foreign) {
+        (Status::Success | Status::Error, Some(format)) => {
+            let what = format!("its format `{format}` belongs to another language");
             Some(Err(Error::serialization("workflow result", what)))
         }
-        Status::Success => {
+        (Status::Success, None) => {
             let text = row.text("output")?.unwrap_or_else(|| "null".to_owned());
             Some(Ok(Outcome::Success(text.into())))
         }
-        Status::Error => {
+        (Status::Error, None) => {
             let text = row.text("error")?.unwrap_or_default();
             let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
             Some(Ok(Outcome::Error(Error::from_portable(value))))
         }
-        Status::Cancelled => Some(Ok(Outcome::Cancelled)),
-        Status::MaxRecoveryAttemptsExceeded => Some(Ok(Outcome::Parked)),
-        Status::Delayed | Status::Enqueued | Status::Pending => None,
+        (Status::Cancelled, _) => Some(Ok(Outcome::Cancelled)),
+        (Status::MaxRecoveryAttemptsExceeded, _) => Some(Ok(Outcome::Parked)),
+        (Status::Delayed | Status::Enqueued | Status::Pending, _) => None,
     })
 }

@@ -1,13 +1,16 @@
 //! What runs underneath: the executions of this process, and the loops that bring in new ones.
 
+mod arrival;
 mod claim;
 mod completion;
+mod limits;
 mod recovery;
 mod run;
+mod scheduler;
 mod wakeup;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,14 +19,18 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ending, Ends, Execution, Origin};
-use crate::recorder::{Recorder, StartRow, StartWritten};
+use crate::recorder::{self, Recorder, StartRow, StartWritten};
 use crate::status::Status;
+use crate::system_database::{DatabaseError, Row, Statement};
 use crate::transaction::{Db, from_database};
 use crate::workflow::Registry;
 
+use arrival::Arrivals;
+pub(crate) use arrival::Kind;
 use completion::Completions;
 pub(crate) use completion::Outcome;
 
@@ -40,6 +47,8 @@ pub(crate) struct Identity {
     pub(crate) max_recovery_attempts: Option<u32>,
     /// Most runs this process takes from queues at once.
     pub(crate) capacity: usize,
+    /// Queues this process takes work from, besides the internal one; all if `None`.
+    pub(crate) listen_queues: Option<HashSet<String>>,
 }
 
 /// What a start came to.
@@ -66,8 +75,12 @@ pub(crate) struct Runtime {
     queue_changed: Notify,
     /// Something happened to runs from outside: cancelled, recovered, finished elsewhere.
     runs_changed: Notify,
-    /// Other processes should look at the queues and their runs.
-    announce: Notify,
+    /// Schedules were changed.
+    schedules: Notify,
+    /// What other processes are to be told, by channel.
+    announcements: wakeup::Announcements,
+    /// Who waits for messages, events and stream entries.
+    pub(crate) arrivals: Arrivals,
     completions: Completions,
     /// No more work is taken or accepted.
     stopping: CancellationToken,
@@ -81,7 +94,7 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the loops.
+    /// Starts everything but taking work; see [`begin_work`](Self::begin_work).
     pub(crate) fn launch(db: Db, registry: Registry, identity: Identity) -> Arc<Self> {
         let killed = CancellationToken::new();
         let recorder =
@@ -97,7 +110,9 @@ impl Runtime {
             ended: Notify::new(),
             queue_changed: Notify::new(),
             runs_changed: Notify::new(),
-            announce: Notify::new(),
+            schedules: Notify::new(),
+            announcements: wakeup::Announcements::default(),
+            arrivals: Arrivals::default(),
             completions: Completions::default(),
             stopping: CancellationToken::new(),
             shutdown_ends_at: AtomicI64::new(i64::MAX),
@@ -105,9 +120,9 @@ impl Runtime {
             killed,
             tasks: TaskTracker::new(),
         });
-        runtime.spawn(claim::run(runtime.clone()));
         runtime.spawn(watch::run(runtime.clone()));
         runtime.spawn(completion::run(runtime.clone()));
+        runtime.spawn(arrival::run(runtime.clone()));
         wakeup::spawn(&runtime);
         runtime
     }
@@ -154,7 +169,43 @@ impl Runtime {
     /// As [`wake`](Self::wake), in every process of this database.
     pub(crate) fn wake_all(&self) {
         self.wake();
-        self.announce.notify_one();
+        self.announcements.add(wakeup::CHANNEL, String::new());
+    }
+
+    /// Looks at the schedules now, in every process of this database.
+    pub(crate) fn schedules_changed(&self) {
+        self.schedules.notify_one();
+        self.announcements
+            .add(wakeup::CHANNEL, wakeup::SCHEDULES.to_owned());
+    }
+
+    /// Takes work and fires schedules from now on: what this executor left behind was returned to its queues
+    /// before, and what was declared in code is known.
+    pub(crate) fn begin_work(self: &Arc<Self>) {
+        self.spawn(claim::run(self.clone()));
+        self.spawn(scheduler::run(self.clone()));
+        self.queue_changed.notify_one();
+    }
+
+    /// Tells whoever waits for it, in any process, that something was written for a run.
+    pub(crate) fn wrote(&self, kind: Kind, workflow_id: &str, name: &str) {
+        self.arrivals.signal(kind, workflow_id, name);
+        self.announcements
+            .add(kind.channel(), arrival::key(workflow_id, name));
+    }
+
+    /// Reads, waiting while the database is away.
+    pub(crate) async fn read_patiently(&self, statement: Statement) -> Result<Vec<Row>> {
+        let mut backoff = Backoff::for_absence();
+        loop {
+            match self.db.system.read(statement.clone()).await {
+                Err(DatabaseError::Sql(error)) if recorder::is_away(&error) => {
+                    tracing::warn!(%error, retry_in = ?backoff.next(), "the system database is away; waiting for it");
+                    backoff.wait().await;
+                }
+                rows => return rows.map_err(from_database),
+            }
+        }
     }
 
     /// Commits a start and, if it is a direct one, begins the run.
@@ -197,6 +248,13 @@ impl Runtime {
                     asked: row.name,
                 }));
             }
+            StartWritten::Row { mine: false, .. } if row.reject => {
+                let status = self.status(&row.workflow_id).await?.to_string();
+                return Err(Error::new(ErrorKind::WorkflowIdInUse {
+                    id: row.workflow_id,
+                    status,
+                }));
+            }
             StartWritten::Row { mine, queue, .. } => (mine, queue),
         };
         if queue != row.queue && !mine && row.queue.is_some() {
@@ -218,6 +276,10 @@ impl Runtime {
             token: row.token,
             deadline_ms: row.deadline_ms,
             history: HashMap::new(),
+            queue: None,
+            partition: None,
+            attributes: row.attributes,
+            caller: row.caller,
         };
         let input = run::StoredInput {
             text: Some(row.inputs),
@@ -245,7 +307,17 @@ impl Runtime {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn execution(&self, id: &str) -> Option<Arc<Execution>> {
+    /// How many runs of a queue, or of a partition of it, are here.
+    fn running_of(&self, queue: &str, partition: Option<&str>) -> i64 {
+        let running = self.running();
+        let of = running.values().filter(|execution| {
+            let (own_queue, own_partition) = execution.queue();
+            own_queue == Some(queue) && (partition.is_none() || own_partition == partition)
+        });
+        i64::try_from(of.count()).unwrap_or(i64::MAX)
+    }
+
+    pub(crate) fn execution(&self, id: &str) -> Option<Arc<Execution>> {
         self.running().get(id).cloned()
     }
 
@@ -271,6 +343,10 @@ impl Runtime {
             running.remove(execution.id());
         }
         drop(running);
+        if execution.queue().0.is_some() {
+            // There may be room in its queue now.
+            self.queue_changed.notify_one();
+        }
         execution.end(ending);
         self.ended.notify_waiters();
         self.completions.look();
@@ -376,7 +452,7 @@ impl Runtime {
             .await
             .map_err(from_database)?;
         tracing::info!(count, "handed running workflows back to their queues");
-        recovery::announce(&self.db.system).await;
+        wakeup::notify(&self.db.system, vec![(wakeup::CHANNEL, String::new())]).await;
         Ok(())
     }
 

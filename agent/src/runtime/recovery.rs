@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use super::Runtime;
-use super::wakeup::CHANNEL;
 use crate::execution::Execution;
-use crate::system_database::{DatabaseError, INTERNAL_QUEUE, Pool, Scope, SystemDatabase};
+use crate::system_database::{DatabaseError, INTERNAL_QUEUE, Scope};
 
 /// Puts the pending runs of these executors, of this version and application, back on their queues. They
 /// are then taken like any other queued run.
@@ -53,18 +52,4 @@ pub(super) async fn hand_back(
         .push(" AND ")
         .any_of("owner_xid", &tokens);
     db.write(statement).await
-}
-
-/// Tells all processes to look at their queues and runs. Only a hint: polling finds the same later.
-pub(super) async fn announce(db: &SystemDatabase) {
-    let Pool::Postgres(pool) = db.pool() else {
-        return;
-    };
-    let notify = sqlx::query("SELECT pg_notify($1, '')")
-        .bind(CHANNEL)
-        .execute(pool)
-        .await;
-    if let Err(error) = notify {
-        tracing::debug!(%error, "could not notify other processes; they find out by polling");
-    }
 }

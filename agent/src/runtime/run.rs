@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use crate::error::Result;
-use crate::execution::{Ending, Execution};
+use crate::execution::{CURRENT, Ending, Execution};
 use crate::recorder::OutcomeRow;
 use crate::status::Status;
 use crate::workflow::Input;
@@ -84,6 +84,7 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
         Ok(Err(error)) => return Exit::Finished(Err(error)),
         Err(panic) => return Exit::Panicked(message(&*panic)),
     };
+    let body = CURRENT.scope(execution.clone(), body);
     tokio::select! {
         biased;
         () = execution.dropped() => Exit::Dropped,

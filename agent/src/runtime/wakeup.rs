@@ -1,21 +1,29 @@
 //! How a process learns at once that another one changed a queue or a run: notifications on Postgres, a
 //! watch of the file's change counter on SQLite. Both only shorten the wait for the next poll.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use tokio::sync::Notify;
 
-use super::{Runtime, recovery};
-use crate::system_database::Pool;
+use super::{Kind, Runtime};
+use crate::system_database::{Pool, SystemDatabase};
 
 /// Channel on which processes of this library tell each other to look. Not one of the channels that the
 /// official SDKs use.
 pub(super) const CHANNEL: &str = "segno_wake";
 
+/// Payload on that channel when schedules were changed.
+pub(super) const SCHEDULES: &str = "schedules";
+
 /// How often the change counter of an SQLite file is read.
 const WATCH: Duration = Duration::from_millis(50);
+
+/// Postgres takes no longer payloads.
+const LONGEST: usize = 7999;
 
 /// Announcements this close together become one.
 const COALESCE: Duration = Duration::from_millis(10);
@@ -30,12 +38,54 @@ pub(super) fn spawn(runtime: &Arc<Runtime>) {
     }
 }
 
-/// Passes on this process's announcements.
+/// What other processes are to be told.
+#[derive(Default)]
+pub(super) struct Announcements {
+    waiting: Mutex<HashSet<(&'static str, String)>>,
+    added: Notify,
+}
+
+impl Announcements {
+    /// Adds a notification: a channel and its payload.
+    pub(super) fn add(&self, channel: &'static str, payload: String) {
+        if payload.len() <= LONGEST {
+            self.lock().insert((channel, payload));
+            self.added.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<(&'static str, String)> {
+        self.lock().drain().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(&'static str, String)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes on this process's announcements, after what they announce was committed.
 async fn announce(runtime: Arc<Runtime>) {
     loop {
-        runtime.announce.notified().await;
+        runtime.announcements.added.notified().await;
         tokio::time::sleep(COALESCE).await;
-        recovery::announce(&runtime.db.system).await;
+        notify(&runtime.db.system, runtime.announcements.take()).await;
+    }
+}
+
+/// Sends notifications. Only hints: polling finds the same later.
+pub(super) async fn notify(db: &SystemDatabase, notifications: Vec<(&'static str, String)>) {
+    let Pool::Postgres(pool) = db.pool() else {
+        return;
+    };
+    let (channels, payloads): (Vec<_>, Vec<_>) = notifications.into_iter().unzip();
+    let notify =
+        sqlx::query("SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS n(c, p)")
+            .bind(channels)
+            .bind(payloads)
+            .execute(pool)
+            .await;
+    if let Err(error) = notify {
+        tracing::debug!(%error, "could not notify other processes; they find out by polling");
     }
 }
 
@@ -49,6 +99,8 @@ async fn listen(runtime: Arc<Runtime>, pool: PgPool) {
         };
         tracing::debug!(%error, "cannot listen for notifications; polling until it works again");
         tokio::time::sleep(super::POLL).await;
+        runtime.wake();
+        runtime.arrivals.look();
     }
 }
 
@@ -59,11 +111,23 @@ async fn listen_once(runtime: &Runtime, pool: &PgPool) -> Result<(), sqlx::Error
         .connect_with((*pool.connect_options()).clone())
         .await?;
     let mut listener = PgListener::connect_with(&single).await?;
-    listener.listen(CHANNEL).await?;
+    let channels = Kind::ALL.map(Kind::channel);
+    listener
+        .listen_all(channels.into_iter().chain([CHANNEL]))
+        .await?;
     loop {
         // `None` means that the connection was lost and made anew.
-        listener.try_recv().await?;
-        runtime.wake();
+        match listener.try_recv().await? {
+            Some(notification) => match Kind::of_channel(notification.channel()) {
+                Some(kind) => runtime.arrivals.signal_key(kind, notification.payload()),
+                None if notification.payload() == SCHEDULES => runtime.schedules.notify_one(),
+                None => runtime.wake(),
+            },
+            None => {
+                runtime.wake();
+                runtime.arrivals.look();
+            }
+        }
     }
 }
 
@@ -90,6 +154,7 @@ async fn watch_once(runtime: &Runtime, readers: &SqlitePool) -> Result<(), sqlx:
         if now != seen {
             seen = now;
             runtime.wake();
+            runtime.arrivals.look();
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Events, messages and streams of a workflow, as stored.
 
-use super::{DatabaseError, SystemDatabase};
+use super::{DatabaseError, Row, SystemDatabase};
+use crate::message::NO_TOPIC;
 
-/// The value that ends a stream, in both spellings found in databases.
-const STREAM_CLOSED: [&str; 2] = ["\"__DBOS_STREAM_CLOSED__\"", "__DBOS_STREAM_CLOSED__"];
-
-/// What messages without a topic are stored under.
-const NO_TOPIC: &str = "__null__topic__";
+/// The value that ends a stream, in both spellings found in databases; the first is the one to write.
+pub(crate) const STREAM_CLOSED: [&str; 2] =
+    ["\"__DBOS_STREAM_CLOSED__\"", "__DBOS_STREAM_CLOSED__"];
 
 /// A value that is still encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +14,16 @@ pub struct Stored {
     pub value: String,
     /// Its format.
     pub serialization: Option<String>,
+}
+
+impl Stored {
+    /// Columns `value` and `serialization`.
+    pub(crate) fn read(row: &Row) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            value: row.required("value")?,
+            serialization: row.filled("serialization")?,
+        })
+    }
 }
 
 /// A message to a workflow.
@@ -45,13 +54,7 @@ impl SystemDatabase {
             .push(" ORDER BY key");
         let rows = self.read(statement).await?;
         rows.iter()
-            .map(|row| {
-                let stored = Stored {
-                    value: row.required("value")?,
-                    serialization: row.filled("serialization")?,
-                };
-                Ok((row.required("key")?, stored))
-            })
+            .map(|row| Ok((row.required("key")?, Stored::read(row)?)))
             .collect()
     }
 

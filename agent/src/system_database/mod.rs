@@ -37,10 +37,11 @@ use crate::backoff::Backoff;
 use crate::recorder::is_contention;
 
 pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
+pub(crate) use contents::STREAM_CLOSED;
 pub use contents::{MessageRow, Stored};
 pub use error::DatabaseError;
 pub use fork::{Fork, ForkOptions, ForkPoint};
-pub use queues::QueueRow;
+pub use queues::{QueueConflict, QueueRow};
 pub use retention::Retention;
 pub use rewind::Rewind;
 pub use schedules::{ScheduleFilter, ScheduleRow};
@@ -330,13 +331,42 @@ impl SystemDatabase {
 
     /// Begins a writing transaction; dropped without [`Transaction::commit`] it is rolled back.
     pub(crate) async fn begin(&self) -> Result<Transaction, DatabaseError> {
+        self.begin_isolated(Isolation::ReadCommitted).await
+    }
+
+    /// As [`begin`](Self::begin), kept apart from other transactions as strictly as said. On SQLite there is
+    /// one writer at a time.
+    pub(crate) async fn begin_isolated(
+        &self,
+        isolation: Isolation,
+    ) -> Result<Transaction, DatabaseError> {
         Ok(match &self.pool {
-            Pool::Postgres(pool) => Transaction::Postgres(pool.begin().await?),
+            Pool::Postgres(pool) => {
+                Transaction::Postgres(pool.begin_with(isolation.begin()).await?)
+            }
             // Taking the write lock at once avoids failing later on an upgrade of the lock.
             Pool::Sqlite { writer, .. } => {
                 Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
             }
         })
+    }
+}
+
+/// How strictly a transaction is kept apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Isolation {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "BEGIN",
+            Self::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Self::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Registered queues.
 
-use super::{DatabaseError, Row, Scope, SystemDatabase};
+use uuid::Uuid;
+
+use super::{DatabaseError, Row, Scope, SystemDatabase, Transaction};
 
 /// A queue's settings. Limits that are `None` do not apply.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +35,15 @@ pub struct QueueRow {
     pub partition_rate_limit_period_sec: Option<f64>,
 }
 
+/// What registering a queue does to one that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueConflict {
+    /// Its settings are replaced.
+    Update,
+    /// It stays as it is.
+    Keep,
+}
+
 const COLUMNS: &str = "SELECT name, concurrency, worker_concurrency, rate_limit_max, rate_limit_period_sec, \
     priority_enabled, partition_queue, polling_interval_sec, application_name, partition_concurrency, \
     partition_worker_concurrency, partition_rate_limit_max, partition_rate_limit_period_sec FROM @queues";
@@ -53,6 +64,139 @@ impl SystemDatabase {
             .iter()
             .map(QueueRow::read)
             .collect()
+    }
+
+    /// Makes a queue of `application` known. Its owner in `row` does not matter.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Conflict`] if the name belongs to another application.
+    pub async fn register_queue(
+        &self,
+        row: &QueueRow,
+        application: &str,
+        conflict: QueueConflict,
+    ) -> Result<(), DatabaseError> {
+        let mut transaction = self.begin().await?;
+        self.require_own_queue(&mut transaction, &row.name, application)
+            .await?;
+        let partitioned = row.partition_concurrency.is_some()
+            || row.partition_worker_concurrency.is_some()
+            || row.partition_rate_limit_max.is_some();
+        let insert = self
+            .sql(
+                "INSERT INTO @queues (queue_id, name, concurrency, worker_concurrency, rate_limit_max, \
+                 rate_limit_period_sec, priority_enabled, partition_queue, polling_interval_sec, \
+                 partition_concurrency, partition_worker_concurrency, partition_rate_limit_max, \
+                 partition_rate_limit_period_sec, application_name) VALUES (",
+            )
+            .bind(Uuid::new_v4().to_string())
+            .push(", ")
+            .bind(&row.name)
+            .push(", ")
+            .bind(row.concurrency)
+            .push(", ")
+            .bind(row.worker_concurrency)
+            .push(", ")
+            .bind(row.rate_limit_max)
+            .push(", ")
+            .bind(row.rate_limit_period_sec)
+            .push(", ")
+            // What older SDKs ask for: they ignore priorities and partitions otherwise.
+            .bind(true)
+            .push(", ")
+            .bind(partitioned)
+            .push(", ")
+            .bind(row.polling_interval_sec)
+            .push(", ")
+            .bind(row.partition_concurrency)
+            .push(", ")
+            .bind(row.partition_worker_concurrency)
+            .push(", ")
+            .bind(row.partition_rate_limit_max)
+            .push(", ")
+            .bind(row.partition_rate_limit_period_sec)
+            .push(", ")
+            .bind(application)
+            .push(") ON CONFLICT (name) DO ");
+        let insert = match conflict {
+            QueueConflict::Keep => insert.push("NOTHING"),
+            QueueConflict::Update => insert
+                .push(
+                    "UPDATE SET concurrency = excluded.concurrency, worker_concurrency = excluded.worker_concurrency, \
+                     rate_limit_max = excluded.rate_limit_max, rate_limit_period_sec = excluded.rate_limit_period_sec, \
+                     priority_enabled = excluded.priority_enabled, partition_queue = excluded.partition_queue, \
+                     polling_interval_sec = excluded.polling_interval_sec, \
+                     partition_concurrency = excluded.partition_concurrency, \
+                     partition_worker_concurrency = excluded.partition_worker_concurrency, \
+                     partition_rate_limit_max = excluded.partition_rate_limit_max, \
+                     partition_rate_limit_period_sec = excluded.partition_rate_limit_period_sec, updated_at = NOW_MS, \
+                     application_name = COALESCE(",
+                )
+                .push("queues.application_name, excluded.application_name)"),
+        };
+        transaction.execute(insert).await?;
+        self.require_own_queue(&mut transaction, &row.name, application)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// Removes a queue of `application` or of nobody; what is enqueued on it stays. False if there is none.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Conflict`] if the name belongs to another application.
+    pub async fn delete_queue(&self, name: &str, application: &str) -> Result<bool, DatabaseError> {
+        let mut transaction = self.begin().await?;
+        self.require_own_queue(&mut transaction, name, application)
+            .await?;
+        let delete = self.sql("DELETE FROM @queues WHERE name = ").bind(name);
+        let deleted = transaction.execute(delete).await?;
+        transaction.commit().await?;
+        Ok(deleted > 0)
+    }
+
+    async fn require_own_queue(
+        &self,
+        transaction: &mut Transaction,
+        name: &str,
+        application: &str,
+    ) -> Result<(), DatabaseError> {
+        let owner = self
+            .sql("SELECT application_name FROM @queues WHERE name = ")
+            .bind(name);
+        let rows = transaction.fetch(owner).await?;
+        let owner = rows
+            .first()
+            .map(|row| row.text("application_name"))
+            .transpose()?
+            .flatten();
+        match owner {
+            Some(owner) if owner != application => Err(DatabaseError::Conflict(format!(
+                "the queue {name:?} belongs to the application {owner:?} of the same system database; \
+                 choose another name"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The run that holds a deduplication id of a queue.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn deduplication_holder(
+        &self,
+        queue: &str,
+        deduplication_id: &str,
+    ) -> Result<Option<String>, DatabaseError> {
+        let statement = self
+            .sql("SELECT workflow_uuid FROM @workflow_status WHERE queue_name = ")
+            .bind(queue)
+            .push(" AND deduplication_id = ")
+            .bind(deduplication_id);
+        self.read(statement)
+            .await?
+            .first()
+            .map(|row| row.required("workflow_uuid"))
+            .transpose()
     }
 
     /// Reads one queue, of any application.

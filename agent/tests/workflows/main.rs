@@ -6,10 +6,15 @@ mod database_support;
 #[macro_use]
 mod support;
 
+mod administration;
+mod choices;
 mod control;
+mod messaging;
 mod process;
+mod queues;
 mod recorder;
 mod recovery;
 mod replay;
+mod schedules;
 mod steps;
 mod version;

@@ -1,0 +1,176 @@
+//! What a run is doing between two checkpoints, which no table says.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use segno_protocol::WaitingOn;
+
+use crate::clock;
+use crate::message::NO_TOPIC;
+
+/// What a durable call does.
+#[derive(Debug, Clone)]
+pub(crate) enum Doing {
+    /// Writes a checkpoint, and is done in a moment.
+    Checkpoint,
+    Step(Cow<'static, str>),
+    Sleep,
+    /// Waits for a message of this topic.
+    Message(String),
+    /// Waits for this event of a workflow.
+    Event(String, String),
+    /// Waits for an entry of this stream of a workflow.
+    Stream(String, String),
+    /// Waits for the end of this workflow, or the first of several.
+    Workflow(String),
+}
+
+impl Doing {
+    fn is_wait(&self) -> bool {
+        matches!(self, Self::Sleep | Self::Message(_) | Self::Event(..))
+    }
+}
+
+/// A durable call under way. Times are epoch milliseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    position: Option<i32>,
+    doing: Doing,
+    since: i64,
+    until: Option<i64>,
+    /// The attempt, from 1, of how many.
+    attempts: Option<(u32, u32)>,
+    /// Between two attempts.
+    retrying: bool,
+}
+
+impl Call {
+    /// In the words of the control plane.
+    pub(crate) fn waiting_on(&self) -> WaitingOn {
+        let (kind, text) = match &self.doing {
+            Doing::Checkpoint => (
+                "database",
+                "it waits for its checkpoint to be written".to_owned(),
+            ),
+            Doing::Step(name) if self.retrying => {
+                ("retry", format!("step `{name}` failed and is tried again"))
+            }
+            Doing::Step(name) => ("step", format!("step `{name}` is running")),
+            Doing::Sleep => ("sleep", "it sleeps".to_owned()),
+            Doing::Message(topic) if topic == NO_TOPIC => (
+                "message",
+                "it waits for a message without a topic".to_owned(),
+            ),
+            Doing::Message(topic) => ("message", format!("it waits for a message on `{topic}`")),
+            Doing::Event(id, key) => (
+                "event",
+                format!("it waits for the event `{key}` of workflow `{id}`"),
+            ),
+            Doing::Stream(id, key) => (
+                "event",
+                format!("it waits for the next entry of stream `{key}` of workflow `{id}`"),
+            ),
+            Doing::Workflow(id) => ("workflow", format!("it waits for workflow `{id}` to end")),
+        };
+        let attempts = self.attempts.filter(|(_, of)| *of > 1);
+        WaitingOn {
+            kind: kind.to_owned(),
+            text,
+            since: Some(self.since),
+            until: self.until,
+            step: self.position.map(i64::from),
+            attempt: attempts.map(|(attempt, _)| i64::from(attempt)),
+            max_attempts: attempts.map(|(_, of)| i64::from(of)),
+        }
+    }
+}
+
+/// The durable calls of a run that are under way, in the order in which they began.
+#[derive(Debug, Default)]
+pub(crate) struct Underway(Mutex<BTreeMap<u64, Call>>);
+
+impl Underway {
+    pub(crate) fn enter(&self, position: Option<i32>, doing: Doing) -> Active<'_> {
+        let mut calls = self.lock();
+        let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
+        calls.insert(
+            number,
+            Call {
+                position,
+                doing,
+                since: clock::now_ms(),
+                until: None,
+                attempts: None,
+                retrying: false,
+            },
+        );
+        Active {
+            underway: self,
+            number,
+        }
+    }
+
+    /// The first; one that only writes its checkpoint if there is no other.
+    pub(crate) fn first(&self) -> Option<Call> {
+        let calls = self.lock();
+        let waits = calls
+            .values()
+            .find(|call| !matches!(call.doing, Doing::Checkpoint));
+        waits.or_else(|| calls.values().next()).cloned()
+    }
+
+    /// Whether all of them only wait, for longer than until this instant.
+    pub(crate) fn only_waits_beyond(&self, instant: i64) -> bool {
+        self.lock()
+            .values()
+            .all(|call| call.doing.is_wait() && call.until.is_some_and(|until| until > instant))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Call>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A durable call that is under way, until this is dropped.
+pub(crate) struct Active<'a> {
+    underway: &'a Underway,
+    number: u64,
+}
+
+impl Active<'_> {
+    /// When it ends at the latest.
+    pub(crate) fn until(&self, instant: i64) {
+        self.change(|call| call.until = Some(instant));
+    }
+
+    /// An attempt begins.
+    pub(crate) fn attempt(&self, attempt: u32, of: u32) {
+        self.change(|call| {
+            call.attempts = Some((attempt, of));
+            call.retrying = false;
+            call.until = None;
+        });
+    }
+
+    /// An attempt failed; the next begins at this instant.
+    pub(crate) fn retry_at(&self, attempt: u32, of: u32, instant: i64) {
+        self.change(|call| {
+            call.attempts = Some((attempt, of));
+            call.retrying = true;
+            call.until = Some(instant);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Call)) {
+        if let Some(call) = self.underway.lock().get_mut(&self.number) {
+            change(call);
+        }
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.underway.lock().remove(&self.number);
+    }
+}
