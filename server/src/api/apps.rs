@@ -250,11 +250,16 @@ async fn delete_app(
     audit: Audit,
 ) -> Result<StatusCode, Problem> {
     let mut tx = state.store.begin().await?;
+    // Incidents that channels opened are closed.
+    let told = state.store.end_alerts_of_app(&mut tx, &app.id).await?;
     state.store.delete_app(&mut tx, &app.id).await?;
     audit.record(&state.store, &mut tx).await?;
     state.store.commit(tx).await?;
     audit.committed();
     state.hub.close_app(&app.id).await;
+    if told {
+        state.channels.nudge();
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

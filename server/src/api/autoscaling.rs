@@ -227,7 +227,7 @@ async fn get_autoscale(
 /// ```yaml
 /// triggers:
 ///   - type: metrics-api
-///     metricType: Value
+///     metricType: AverageValue
 ///     metadata:
 ///       url: https://segno.example.com/v2/orgs/local/apps/shop/autoscale/versions/latest
 ///       valueLocation: desiredExecutors
@@ -237,7 +237,7 @@ async fn get_autoscale(
 ///       name: segno-api-key
 /// ```
 ///
-/// `metricType: AverageValue` with `targetValue: "1"` makes the number of replicas the value itself.
+/// An average of 1 makes the number of replicas the value itself.
 #[utoipa::path(get, path = "/v2/orgs/{orgName}/apps/{appName}/autoscale/versions/{version}",
     operation_id = "getAutoscaleVersion", tag = "Queues", params(AppPath, VersionPath),
     responses((status = 200, description = "OK", body = QueueAutoscale)),

@@ -107,7 +107,7 @@ impl From<AuditRow> for Entry {
 #[utoipa::path(get, path = "/v1alpha1/api/{orgName}/audit-logs", operation_id = "legacyListAuditLogs",
     tag = "Legacy", params(OrgPath, AuditQuery), responses((status = 200, description = "OK")),
     extensions(("x-segno-permission" = json!("organization.read")), ("x-dbos-requires-oauth" = json!(true)),
-        ("x-segno-unlisted" = json!(true))))]
+        ("x-segno-with-keys" = json!(true)), ("x-segno-unlisted" = json!(true))))]
 async fn audit_logs(
     State(state): State<AppState>,
     caller: Caller,

@@ -26,8 +26,6 @@ const JOB: &str = "alerts";
 const LEASE: Duration = Duration::from_secs(300);
 /// For one question to an executor.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// An executor that does not answer this within so long counts as silent.
-const PROBE: Duration = Duration::from_secs(10);
 /// Executors probed; one that answers is enough.
 const PROBED: usize = 3;
 /// Where there are no aggregates, so many workflows are looked at.
@@ -285,7 +283,7 @@ async fn unresponsive(context: &Context, app: &AppRow, connected: usize) -> Opti
             id: session.executor_id,
             version: session.version,
         };
-        let class = Class::Background(PROBE);
+        let class = Class::Background(context.options.probe);
         match context
             .hub
             .request(app, target, &ExecutorInfo::default(), class)

@@ -46,6 +46,8 @@ pub struct Options {
     pub timeouts_every: Duration,
     /// Between two evaluations of alerting rules.
     pub alerts_every: Duration,
+    /// A connected executor that does not answer a probe within this counts as silent.
+    pub probe: Duration,
     /// After a start, executors have so long to come back before their absence is told.
     pub settle: Duration,
 }
@@ -58,6 +60,7 @@ impl Default for Options {
             garbage_every: Duration::from_secs(600),
             timeouts_every: Duration::from_secs(60),
             alerts_every: Duration::from_secs(30),
+            probe: Duration::from_secs(10),
             settle: Duration::from_secs(60),
         }
     }

@@ -321,6 +321,21 @@ impl Store {
         Ok(!told.is_empty())
     }
 
+    /// Ends the alerts of all rules that go with an application: those that watch it, and those that tell
+    /// it. Whether channels are told.
+    pub async fn end_alerts_of_app(&self, tx: &mut Tx, app_id: &str) -> Result<bool, StoreError> {
+        let query = "SELECT id FROM alerting_rules WHERE app_id = $1 OR receiving_app_id = $1";
+        let rules: Vec<String> = sqlx::query_scalar(query)
+            .bind(app_id)
+            .fetch_all(&mut **tx)
+            .await?;
+        let mut told = false;
+        for rule_id in rules {
+            told |= self.end_alert(tx, &rule_id).await?;
+        }
+        Ok(told)
+    }
+
     /// Notes how telling the handler of an application of a rule's alert went.
     pub async fn alert_handled(
         &self,

@@ -1,6 +1,7 @@
 //! Alerting rules: what they may say, when they fire, and who is told how often.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ fn fast(config: &mut Config) {
     config.policies = policies::Options {
         tick: Duration::from_millis(20),
         alerts_every: Duration::from_millis(100),
+        probe: Duration::from_millis(300),
         settle: Duration::ZERO,
         ..policies::Options::default()
     };
@@ -325,4 +327,86 @@ async fn a_handler_that_may_have_run_is_not_called_again() {
     until("the alert", async || alerts() > 0).await;
     evaluated(&shop, 3).await;
     assert_eq!(alerts(), 1);
+}
+
+/// Releases without aggregates are asked for the workflows themselves: some of them, without payloads.
+#[tokio::test]
+async fn without_aggregates_workflows_are_counted_in_a_list() {
+    let server = start(Database::sqlite()).await;
+    let answers = |request: &Value| match request["type"].as_str().unwrap() {
+        "list_workflows" => json!({"output": [{"WorkflowUUID": "a", "Status": "ERROR"},
+            {"WorkflowUUID": "b", "Status": "ERROR"}, {"WorkflowUUID": "c", "Status": "ERROR"}]}),
+        "get_workflow_aggregates" => json!({"error_message": "Unknown message type"}),
+        _ => idle(request),
+    };
+    // One is known not to know the question, the other says so.
+    for (app, release) in [("shop", "2.10.0"), ("pager", "3.2.0")] {
+        let release = ("python", release);
+        let executor = FakeExecutor::of_release(&server, app, "any", "v1", release, answers).await;
+        let rules = format!("/v2/orgs/local/apps/{app}/alerting-rules");
+        let metadata = json!({"threshold": 3, "workflow_name": "checkout"});
+        let rule = json!({"ruleType": "WorkflowFailure", "ruleMetadata": metadata});
+        server.post(&rules, rule).await.expect(201);
+        until("the alert", async || !executor.of_type("alert").is_empty()).await;
+        let alert = executor.of_type("alert").pop().unwrap();
+        assert_eq!(alert["metadata"]["failed_workflow_count"], "3");
+        let sent = &executor.of_type("list_workflows")[0]["body"];
+        assert_eq!(
+            (&sent["load_input"], &sent["load_output"], &sent["limit"]),
+            (&json!(false), &json!(false), &json!(1000))
+        );
+        assert_eq!(
+            (&sent["status"], &sent["workflow_name"]),
+            (
+                &json!(["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]),
+                &json!(["checkout"])
+            )
+        );
+        assert!(sent["completed_after"].is_string());
+        let asked = executor.of_type("get_workflow_aggregates").len();
+        assert!(
+            if app == "shop" {
+                asked == 0
+            } else {
+                asked == 1
+            },
+            "{app}: {asked}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn executors_that_are_connected_and_silent_are_no_application() {
+    let server = start(Database::sqlite()).await;
+    let rule = json!({"ruleType": "UnresponsiveApplication", "ruleMetadata": {}, "receivingAppName": "pager",
+        "minIntervalSecs": 3600});
+    server.post(RULES, rule).await.expect(201);
+    let pager = FakeExecutor::connect(&server, "pager", "any", "v1", idle).await;
+    let one = FakeExecutor::connect(&server, "shop", "any", "v1", idle).await;
+    let two = FakeExecutor::connect(&server, "shop", "any", "v1", idle).await;
+    let alerts = format!("{SHOP}/alerts");
+    // One that answers is enough, for as long as there is one.
+    one.silent.store(true, Ordering::SeqCst);
+    let answered = async || -> u64 {
+        let metrics = server.get("/metrics").await.expect(200).text;
+        let line =
+            "segno_executor_request_seconds_count{message=\"executor_info\",outcome=\"ok\"} ";
+        let count = metrics.lines().find_map(|each| each.strip_prefix(line));
+        count.map_or(0, |count| count.parse().unwrap())
+    };
+    let before = answered().await;
+    until("three more probes", async || answered().await >= before + 3).await;
+    assert_eq!(server.get(&alerts).await.expect(200).json, json!([]));
+    two.silent.store(true, Ordering::SeqCst);
+    until("the alert", async || !pager.of_type("alert").is_empty()).await;
+    assert_eq!(
+        pager.of_type("alert")[0]["metadata"],
+        json!({"application_name": "shop", "connected_executor_count": "2"})
+    );
+    two.silent.store(false, Ordering::SeqCst);
+    until("it is over", async || {
+        let shown = server.get(&alerts).await.json;
+        shown[0]["state"] == "resolved"
+    })
+    .await;
 }

@@ -157,6 +157,11 @@ async fn needs_follow_the_queue() {
             ),
             (&json!("v3"), &json!(true), &json!(5), &json!("q"))
         );
+        // What KEDA's metrics-api trigger reads: the path `desiredExecutors` leads to a number.
+        assert_eq!(
+            latest.pointer("/desiredExecutors").unwrap().as_f64(),
+            Some(3.0)
+        );
         let age = chrono::Utc::now().timestamp_millis() - latest["observedAt"].as_i64().unwrap();
         assert!((-5_000..60_000).contains(&age), "{latest}");
         let version = async |name: &str| {

@@ -1,5 +1,6 @@
 //! An executor that answers what a test tells it to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
@@ -32,6 +33,8 @@ pub(crate) struct FakeExecutor {
     /// Every request but `executor_info`, without its id.
     pub(crate) requests: Arc<Mutex<Vec<Value>>>,
     closed: mpsc::Receiver<()>,
+    /// While it is set, nothing is answered.
+    pub(crate) silent: Arc<AtomicBool>,
 }
 
 impl FakeExecutor {
@@ -42,6 +45,18 @@ impl FakeExecutor {
         app: &str,
         key: &str,
         version: &str,
+        answers: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        Self::of_release(server, app, key, version, ("python", "3.2.0"), answers).await
+    }
+
+    /// The same, of another SDK and release.
+    pub(crate) async fn of_release(
+        server: &TestServer,
+        app: &str,
+        key: &str,
+        version: &str,
+        release: (&'static str, &'static str),
         answers: impl Fn(&Value) -> Value + Send + Sync + 'static,
     ) -> Self {
         let url = format!(
@@ -55,15 +70,20 @@ impl FakeExecutor {
         let (close, closed) = mpsc::channel(1);
         let (id, version) = (format!("fake-{}", uuid::Uuid::new_v4()), version.to_owned());
         let known = id.clone();
+        let silent = Arc::new(AtomicBool::new(false));
+        let quiet = silent.clone();
         let task = tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
                 let Message::Text(text) = message else {
                     continue;
                 };
                 let request: Value = serde_json::from_str(&text).unwrap();
+                if quiet.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let mut answer = if request["type"] == "executor_info" {
-                    json!({"executor_id": id, "application_version": version, "hostname": "fake", "language": "python",
-                        "dbos_version": "3.2.0"})
+                    json!({"executor_id": id, "application_version": version, "hostname": "fake", "language": release.0,
+                        "dbos_version": release.1})
                 } else {
                     let mut plain = request.clone();
                     plain.as_object_mut().unwrap().remove("request_id");
@@ -82,6 +102,7 @@ impl FakeExecutor {
             task,
             requests,
             closed,
+            silent,
         };
         let listed = async {
             loop {

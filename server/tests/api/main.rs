@@ -13,6 +13,7 @@ mod errors;
 mod executor;
 mod forwarded;
 mod idempotency;
+mod legacy;
 mod metrics;
 mod receiver;
 mod retention;

@@ -14,7 +14,7 @@ use segno_server::policies;
 use serde_json::{Value, json};
 
 use crate::executor::{FakeExecutor, until};
-use crate::server::{ADMIN, Answer, Database, TestServer, send};
+use crate::server::{ADMIN, Answer, Database, TestServer, execute, send};
 
 const APP: &str = "/v2/orgs/local/apps/shop";
 const OPENMETRICS: &str =
@@ -442,5 +442,68 @@ async fn counts_are_collected_and_listed() {
             .get(&format!("{APP}/metrics?{backwards}"))
             .await
             .problem(400);
+    }
+}
+
+#[tokio::test]
+async fn recoveries_are_counted_by_version() {
+    for database in [Database::sqlite(), Database::postgres().await] {
+        let server = TestServer::start_with(database, AuthMode::None, |config| {
+            config.policies = policies::Options {
+                tick: Duration::from_millis(50),
+                metrics_every: Duration::from_secs(1),
+                ..policies::Options::default()
+            };
+        })
+        .await;
+        server.put(APP, json!({})).await.expect(204);
+        let id = server.get(APP).await.json["id"].clone();
+        let id = id.as_str().unwrap();
+        let ended = chrono::Utc::now().timestamp_millis();
+        for (name, version, status) in [
+            ("a", "v1", "RECOVERED"),
+            ("b", "v1", "RECOVERED"),
+            ("c", "v2", "RECOVERED"),
+            ("d", "v2", "NOTHING_PENDING"),
+        ] {
+            let insert = format!(
+                "INSERT INTO recoveries (id, app_id, executor_id, app_version, status, disconnected_at, completed_at) \
+                 VALUES ('{name}', '{id}', '{name}', '{version}', '{status}', {ended}, {ended})"
+            );
+            execute(&server.database.url, insert).await;
+        }
+        // The release knows no counts of its own; the server's are kept all the same.
+        let _executor = FakeExecutor::connect(
+            &server,
+            "shop",
+            "any",
+            "v1",
+            |request| match request["type"].as_str().unwrap() {
+                "get_metrics" => json!({"error_message": "Unknown message type"}),
+                _ => busy(request),
+            },
+        )
+        .await;
+        let query = "startTime=2020-01-01T00:00:00Z&endTime=2100-01-01T00:00:00Z";
+        let list = async || {
+            let rows = server.get(&format!("{APP}/metrics?{query}")).await;
+            rows.expect(200).json.as_array().unwrap().clone()
+        };
+        until("both versions are counted", async || {
+            list().await.len() >= 2
+        })
+        .await;
+        let mut shown: Vec<(Value, Value, Value)> = list()
+            .await
+            .iter()
+            .map(|row| {
+                let member = |name: &str| row[name].clone();
+                (member("metricType"), member("metricName"), member("value"))
+            })
+            .collect();
+        shown.sort_by_key(|row| row.1.to_string());
+        let row =
+            |version: &str, count: i64| (json!("recovery_count"), json!(version), json!(count));
+        assert_eq!(shown, [row("v1", 2), row("v2", 1)]);
     }
 }

@@ -180,3 +180,34 @@ async fn a_round_without_an_answer_is_not_followed_by_another() {
     .await;
     assert!(other.of_type("retention").is_empty());
 }
+
+#[tokio::test]
+async fn limits_that_reach_beyond_the_application_are_told() {
+    let server = start(Database::sqlite()).await;
+    let warnings = async || server.get(APP).await.expect(200).json["warnings"].clone();
+    let java = ("java", "1.0.0");
+    let executor = FakeExecutor::of_release(&server, "shop", "any", "v1", java, idle).await;
+    assert_eq!(warnings().await, Value::Null, "nothing is limited");
+    server
+        .patch(APP, json!({"globalTimeoutMs": 100_000}))
+        .await
+        .expect(204);
+    let told = warnings().await;
+    let told = told[0].as_str().unwrap();
+    assert!(told.contains("java SDK 1.0.0 cancels"), "{told}");
+    drop(executor);
+    until("the executor is gone", async || {
+        warnings().await == Value::Null
+    })
+    .await;
+    // Newer releases keep the timeout to the application, and delete in the whole database.
+    let python = ("python", "3.2.0");
+    let _executor = FakeExecutor::of_release(&server, "shop", "any", "v1", python, idle).await;
+    assert_eq!(warnings().await, Value::Null);
+    server
+        .patch(APP, json!({"gcRowsThreshold": 10}))
+        .await
+        .expect(204);
+    let told = warnings().await;
+    assert!(told[0].as_str().unwrap().contains("deletes"), "{told}");
+}

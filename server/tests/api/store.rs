@@ -69,7 +69,23 @@ async fn old_audit_entries_and_idempotency_keys_expire() {
             );
             execute(&database.url, insert).await;
         }
+        let app = format!(
+            "INSERT INTO applications (id, org_id, name, created_at, updated_at) VALUES ('a', '{}', 'shop', 0, 0)",
+            org.id
+        );
+        execute(&database.url, app).await;
+        for (name, age) in [("old", 31 * day), ("young", 29 * day)] {
+            let insert = format!(
+                "INSERT INTO app_metrics (app_id, time_bucket, metric_type, metric_name, granularity, value) \
+                 VALUES ('a', {}, 'workflow_count', '{name}', 300, 1)",
+                now - age
+            );
+            execute(&database.url, insert).await;
+        }
         policies::expire(&store).await;
+        let young = "SELECT COUNT(*) FROM app_metrics WHERE metric_name = 'young'";
+        assert_eq!(count(&store, young).await, 1);
+        assert_eq!(count(&store, "SELECT COUNT(*) FROM app_metrics").await, 1);
         let left = "SELECT COUNT(*) FROM audit_log WHERE id = 'young'";
         assert_eq!(count(&store, left).await, 1);
         assert_eq!(count(&store, "SELECT COUNT(*) FROM audit_log").await, 1);

@@ -5,7 +5,7 @@ use segno_server::config::AuthMode;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Workflows};
-use crate::server::{ADMIN, Database, SOON, Server};
+use crate::server::{ADMIN, Database, SOON, Server, until};
 
 /// A reader of the stream of `shop`.
 pub(crate) struct Events {
@@ -167,4 +167,24 @@ async fn a_revoked_key_ends_the_stream() {
         .get(url)
         .bearer_auth(key["token"].as_str().unwrap());
     assert_eq!(request.send().await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_caller_follows_so_many_streams_at_a_time() {
+    let server =
+        Server::configured(Database::sqlite(), |config| config.streams_per_caller = 2).await;
+    server.app("shop", 60).await;
+    let first = Events::follow(&server, ADMIN).await;
+    let _second = Events::follow(&server, ADMIN).await;
+    let third = async || server.call(Method::GET, "/apps/shop/stream", None).await;
+    let (status, problem) = third().await;
+    assert_eq!(status, 429, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("2 streams"));
+    drop(first);
+    until("a place to be free", async || {
+        let url = format!("http://{}/v2/orgs/local/apps/shop/stream", server.address);
+        let answer = reqwest::Client::new().get(url).send().await.unwrap();
+        (answer.status() == 200).then_some(())
+    })
+    .await;
 }
