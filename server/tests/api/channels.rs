@@ -369,13 +369,16 @@ async fn history(server: &TestServer, rule_id: &str) {
         ]
     );
     assert!(log[2]["error"].as_str().unwrap().contains("not now"));
-    let metrics = server.get("/metrics").await.expect(200).text;
     for line in [
         "segno_alert_delivery_seconds_count{kind=\"webhook\",outcome=\"retried\"} 2",
         "segno_alert_delivery_seconds_count{kind=\"webhook\",outcome=\"delivered\"} 2",
         "segno_alert_outbox 0",
     ] {
-        assert!(metrics.contains(line), "{line}\n{metrics}");
+        until(line, async || {
+            let metrics = server.get("/metrics").await.expect(200).text;
+            metrics.contains(line)
+        })
+        .await;
     }
 }
 
@@ -413,6 +416,14 @@ async fn a_channel_is_told_once_and_again_only_at_the_rules_interval() {
     until("it is repeated", async || receiver.at("/hook").len() >= 4).await;
     let unset = server.put(&of, json!({"channels": []})).await.expect(200);
     assert_eq!(unset.json["channels"], Value::Null);
+
+    // So is deleting the application.
+    server.delete("/v2/orgs/local/apps/shop").await.expect(204);
+    until("the end is told", async || {
+        let last = receiver.at("/hook").pop().unwrap();
+        last.json()["type"] == "alert.resolved" && last.json()["data"]["ruleId"] == again["id"]
+    })
+    .await;
 }
 
 #[tokio::test]

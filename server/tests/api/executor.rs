@@ -33,7 +33,7 @@ pub(crate) struct FakeExecutor {
     /// Every request but `executor_info`, without its id.
     pub(crate) requests: Arc<Mutex<Vec<Value>>>,
     closed: mpsc::Receiver<()>,
-    /// While it is set, nothing is answered.
+    /// While it is set, nothing is read and nothing answered.
     pub(crate) silent: Arc<AtomicBool>,
 }
 
@@ -78,8 +78,8 @@ impl FakeExecutor {
                     continue;
                 };
                 let request: Value = serde_json::from_str(&text).unwrap();
-                if quiet.load(Ordering::SeqCst) {
-                    continue;
+                while quiet.load(Ordering::SeqCst) {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
                 let mut answer = if request["type"] == "executor_info" {
                     json!({"executor_id": id, "application_version": version, "hostname": "fake", "language": release.0,
