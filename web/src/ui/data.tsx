@@ -12,7 +12,7 @@ import {
 import { type ReactNode, useEffect, useState } from 'react';
 import { useNow } from './clock';
 import s from './data.module.css';
-import { age, duration } from './format';
+import { age, cut, duration } from './format';
 
 export type Tone = 'ok' | 'run' | 'wait' | 'warn' | 'err' | 'off';
 
@@ -165,6 +165,15 @@ export function Copy({ text, label, always }: { text: string; label: string; alw
   );
 }
 
+/** A name or other short text from outside: isolated, on one line, never longer than a screen. */
+export function Foreign({ text, className }: { text: string; className?: string }) {
+  return (
+    <bdi className={className ? `clip ${className}` : 'clip'} title={cut(text)}>
+      {cut(text)}
+    </bdi>
+  );
+}
+
 /** An identifier: monospace, cut in the middle of nothing, copied with one click. */
 export function Id({
   value,
@@ -177,8 +186,8 @@ export function Id({
 }) {
   return (
     <span className={s.id}>
-      <bdi className="clip" title={value}>
-        {children ?? value}
+      <bdi className="clip" title={cut(value)}>
+        {children ?? cut(value)}
       </bdi>
       <Copy text={value} label={label} />
     </span>

@@ -36,6 +36,11 @@ function pad(value: number): string {
 
 const grouped = new Intl.NumberFormat('en');
 
+/** At most the first `most` characters of a text from outside: no name needs more room, and some are a megabyte long. */
+export function cut(text: string, most = 300): string {
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
 /** A count with thousands separators. */
 export function count(value: number): string {
   return grouped.format(value);

@@ -4,7 +4,7 @@ import { read } from '~/api/queries';
 import { BarChart, type Series } from '~/ui/Chart';
 import { useNow } from '~/ui/clock';
 import { Button, Segments } from '~/ui/controls';
-import { Page, Panel, Table } from '~/ui/data';
+import { Foreign, Page, Panel, Table } from '~/ui/data';
 import { count, duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
@@ -78,7 +78,9 @@ export function MetricsPage(props: { app: string; view: MetricsView; onView: (vi
               {view.name && (
                 <div className="row">
                   <span className="soft">Only</span>
-                  <strong className="foreign">{view.name}</strong>
+                  <strong>
+                    <Foreign text={view.name} />
+                  </strong>
                   <Button small kind="quiet" onClick={() => onView({ ...view, name: undefined })}>
                     Show all
                   </Button>
@@ -227,7 +229,7 @@ function GroupTable(props: {
               aria-pressed={group.name === props.chosen}
               onClick={() => props.onChoose(group.name)}
             >
-              <bdi className="clip">{group.name}</bdi>
+              <Foreign text={group.name} />
             </button>
           </td>
           <td data-num>{count(group.total)}</td>

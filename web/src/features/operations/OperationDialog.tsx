@@ -5,7 +5,7 @@ import { queryClient, type Schemas } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { act, type Operation, read } from '~/api/queries';
 import { Button, buttonLook, Checkbox, Field, Input, TextArea } from '~/ui/controls';
-import { StatusBadge } from '~/ui/data';
+import { Foreign, StatusBadge } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { usePushed } from '~/ui/live';
 import { Dialog } from '~/ui/overlay';
@@ -139,7 +139,7 @@ export function Sample({ operation }: { operation: Operation }) {
       {operation.sample.map((workflow) => (
         <li key={workflow.workflowId}>
           {workflow.status && <StatusBadge status={workflow.status} />}
-          <bdi className="clip">{workflow.workflowName ?? 'unnamed'}</bdi>
+          <Foreign text={workflow.workflowName ?? 'unnamed'} />
           <bdi className="clip mono muted">{workflow.workflowId}</bdi>
         </li>
       ))}

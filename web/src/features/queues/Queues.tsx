@@ -4,7 +4,7 @@ import { useMemo } from 'react';
 import { type Queue, read } from '~/api/queries';
 import { BarChart, type Series } from '~/ui/Chart';
 import { useNow } from '~/ui/clock';
-import { Age, Badge, Page, Panel, Table } from '~/ui/data';
+import { Age, Badge, Foreign, Page, Panel, Table } from '~/ui/data';
 import { count, duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
@@ -111,7 +111,7 @@ function QueueTable({
                 params={{ app }}
                 search={{ queue: [row.name] }}
               >
-                <bdi>{row.name}</bdi>
+                <Foreign text={row.name} />
               </Link>
               {row.queue?.priorityEnabled && <Badge>priorities</Badge>}
               {row.queue?.partitionQueue && <Badge>partitioned</Badge>}

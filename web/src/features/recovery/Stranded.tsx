@@ -5,7 +5,7 @@ import { queryClient } from '~/api/client';
 import { useMay } from '~/api/may';
 import { act, type Executor, type Recovery, read } from '~/api/queries';
 import { Button, buttonLook, Field, TextArea } from '~/ui/controls';
-import { Age, Badge, Id, StatusBadge } from '~/ui/data';
+import { Age, Badge, Foreign, Id, StatusBadge } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
@@ -223,7 +223,7 @@ function PendingPreview({ app, recovery }: { app: string; recovery: Recovery }) 
               {list.map((workflow) => (
                 <li key={workflow.workflowId}>
                   <StatusBadge status={workflow.status} />
-                  <bdi className="clip">{workflow.workflowName}</bdi>
+                  <Foreign text={workflow.workflowName ?? 'unnamed'} />
                   <span className="grow" />
                   <Id value={workflow.workflowId} />
                 </li>

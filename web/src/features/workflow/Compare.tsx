@@ -3,7 +3,7 @@ import { Link } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
 import { read, type Step, type Workflow } from '~/api/queries';
 import { Checkbox } from '~/ui/controls';
-import { Id, isActive, Page, Panel, StatusBadge, Took } from '~/ui/data';
+import { Foreign, Id, isActive, Page, Panel, StatusBadge, Took } from '~/ui/data';
 import { plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
@@ -87,7 +87,7 @@ function Side({ app, query }: { app: string; query: { data: Workflow | undefined
         <div className="stack" style={{ gap: 4 }}>
           <span className="row">
             <Link to="/apps/$app/workflows/$id" params={{ app, id: workflow.workflowId }} className="link">
-              <bdi>{workflow.workflowName}</bdi>
+              <Foreign text={workflow.workflowName ?? 'unnamed'} />
             </Link>
             <StatusBadge status={workflow.status} />
             <bdi className="mono muted clip">{workflow.appVersion}</bdi>
@@ -124,7 +124,7 @@ function StepCell({ step }: { step: Step | null }) {
   return (
     <td>
       <span className="row">
-        <bdi className="clip">{step.stepName}</bdi>
+        <Foreign text={step.stepName} />
         <span className="muted">
           <Took start={step.startedAt} end={step.completedAt ?? step.startedAt} />
         </span>

@@ -15,7 +15,7 @@ import {
 import { useMemo } from 'react';
 import { read, type Workflow } from '~/api/queries';
 import { theme } from '~/app/theme';
-import { StatusBadge, statusTone } from '~/ui/data';
+import { Foreign, StatusBadge, statusTone } from '~/ui/data';
 import s from './Workflow.module.css';
 
 type Data = { app: string; workflow: Workflow; self: boolean };
@@ -102,7 +102,7 @@ function WorkflowNode({ data: { app, workflow, self } }: NodeProps<Node<Data>>) 
     >
       <Handle type="target" position={Position.Left} isConnectable={false} style={{ opacity: 0 }} />
       <strong className="clip">
-        <bdi>{workflow.workflowName}</bdi>
+        <Foreign text={workflow.workflowName ?? 'unnamed'} />
       </strong>
       <bdi className="clip mono muted">{workflow.workflowId}</bdi>
       <span>

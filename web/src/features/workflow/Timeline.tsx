@@ -6,7 +6,7 @@ import { useHotkeys } from '~/app/hotkeys';
 import { useNow } from '~/ui/clock';
 import { Button, Segments } from '~/ui/controls';
 import { Moment } from '~/ui/data';
-import { duration, ms, plural } from '~/ui/format';
+import { cut, duration, ms, plural } from '~/ui/format';
 import { Axis } from './Axis';
 import {
   cancelled,
@@ -212,8 +212,11 @@ function TimelineRow(props: {
         <span className={s.mark} data-tone={row.tone} aria-hidden>
           {row.failed ? <X /> : MARKS[row.kind]}
         </span>
-        <bdi className={`clip ${row.kind === 'now' || row.kind === 'queue' ? s.soft : ''}`} title={row.label}>
-          {row.label}
+        <bdi
+          className={`clip ${row.kind === 'now' || row.kind === 'queue' ? s.soft : ''}`}
+          title={cut(row.label)}
+        >
+          {cut(row.label)}
         </bdi>
         {props.open !== null && (
           <button

@@ -5,7 +5,7 @@ import { lazy, Suspense, useMemo, useState } from 'react';
 import { useMay } from '~/api/may';
 import { read, type Workflow } from '~/api/queries';
 import { controlStyles } from '~/ui/controls';
-import { Age, Facts, Id, Moment, Page, Panel, StatusBadge, Took } from '~/ui/data';
+import { Age, Facts, Foreign, Id, Moment, Page, Panel, StatusBadge, Took } from '~/ui/data';
 import { duration } from '~/ui/format';
 import { usePushed } from '~/ui/live';
 import { Failed, Loaded, Loading } from '~/ui/states';
@@ -77,7 +77,7 @@ function Content(props: {
     <Page
       title={
         <span className={s.headName}>
-          <bdi>{workflow.workflowName ?? 'unnamed'}</bdi>
+          <Foreign text={workflow.workflowName ?? 'unnamed'} />
           <StatusBadge status={workflow.status} />
         </span>
       }
@@ -199,7 +199,7 @@ function WorkflowFacts({ app, workflow }: { app: string; workflow: Workflow }) {
             end={active ? null : (workflow.completedAt ?? workflow.updatedAt)}
           />,
         ],
-        ['Queue', workflow.queueName && <bdi>{workflow.queueName}</bdi>],
+        ['Queue', workflow.queueName && <Foreign text={workflow.queueName} />],
         [
           'Waited',
           workflow.dequeuedAt && workflow.queueName && (
@@ -208,8 +208,8 @@ function WorkflowFacts({ app, workflow }: { app: string; workflow: Workflow }) {
         ],
         ['Partition', workflow.queuePartitionKey && <bdi>{workflow.queuePartitionKey}</bdi>],
         ['Priority', workflow.priority !== 0 && workflow.priority],
-        ['User', workflow.user && <bdi>{workflow.user}</bdi>],
-        ['Schedule', workflow.scheduleName && <bdi>{workflow.scheduleName}</bdi>],
+        ['User', workflow.user && <Foreign text={workflow.user} />],
+        ['Schedule', workflow.scheduleName && <Foreign text={workflow.scheduleName} />],
         ['Deduplication id', workflow.deduplicationId && <Id value={workflow.deduplicationId} />],
         ['Timeout', workflow.timeoutMs !== null && duration(workflow.timeoutMs)],
         ['Deadline', workflow.deadline && <Moment time={workflow.deadline} />],

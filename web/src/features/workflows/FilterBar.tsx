@@ -6,6 +6,7 @@ import { read, type Workflow } from '~/api/queries';
 import { useHotkeys } from '~/app/hotkeys';
 import { Button, controlStyles, Kbd } from '~/ui/controls';
 import { STATUSES, statusLabel } from '~/ui/data';
+import { cut } from '~/ui/format';
 import {
   addFilter,
   chips,
@@ -122,8 +123,8 @@ export function FilterChips({
       {chips(filters).map((chip) => (
         <li key={`${chip.name} ${chip.value}`} className={s.filter}>
           <span>{chip.label}</span>
-          <bdi className="clip" title={chip.value}>
-            {chip.name === 'status' ? statusLabel(chip.value) : chip.value}
+          <bdi className="clip" title={cut(chip.value)}>
+            {chip.name === 'status' ? statusLabel(chip.value) : cut(chip.value)}
           </bdi>
           <button
             type="button"

@@ -7,7 +7,7 @@ import {
 } from '@tanstack/react-table';
 import type { Workflow } from '~/api/queries';
 import { Checkbox } from '~/ui/controls';
-import { Age, Id, StatusBadge, Took } from '~/ui/data';
+import { Age, Foreign, Id, StatusBadge, Took } from '~/ui/data';
 import s from './Workflows.module.css';
 
 export const features = tableFeatures({ columnVisibilityFeature, rowSelectionFeature });
@@ -57,13 +57,7 @@ export const HIDDEN_AT_FIRST = {
 };
 
 function text(value: string | null, look = '') {
-  return value ? (
-    <bdi className={`clip ${look}`} title={value}>
-      {value}
-    </bdi>
-  ) : (
-    <span className="muted">–</span>
-  );
+  return value ? <Foreign text={value} className={look} /> : <span className="muted">–</span>;
 }
 
 /** The columns of the list. Everything that came from outside is shown as isolated text. */
@@ -95,7 +89,7 @@ export function workflowColumns(app: string) {
           className={`${s.name} clip`}
           tabIndex={-1}
         >
-          <bdi title={row.original.workflowName ?? ''}>{row.original.workflowName ?? 'unnamed'}</bdi>
+          <Foreign text={row.original.workflowName ?? 'unnamed'} />
         </Link>
       ),
     }),
