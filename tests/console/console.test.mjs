@@ -142,6 +142,23 @@ describe('the console', () => {
     await page.waitForURL('**/workflows');
   });
 
+  it('filters by time, by a span or between two moments', async () => {
+    await page.goto(path('/workflows'));
+    await page.getByRole('button', { name: 'Any time' }).click();
+    await page.getByRole('menuitem', { name: 'Last 6 hours' }).click();
+    await page.waitForURL('**/workflows?since=6h');
+    await page.getByRole('button', { name: 'Last 6 hours' }).click();
+    await page.getByRole('menuitem', { name: 'Between…' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('From').fill('2020-01-01T00:00');
+    await dialog.getByLabel('Until').fill('2019-01-01T00:00');
+    await dialog.getByText('It must be later than the start.').waitFor();
+    await dialog.getByLabel('Until').fill('2020-01-02T00:00');
+    await dialog.getByRole('button', { name: 'Filter' }).click();
+    await page.waitForURL('**/workflows?since=*&until=*');
+    await page.getByText('No workflow matches').waitFor();
+  });
+
   it('says when nothing matches', async () => {
     await page.goto(path('/workflows?name=nobody-has-this-name'));
     await page.getByText('No workflow matches').waitFor();

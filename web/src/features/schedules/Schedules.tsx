@@ -10,6 +10,7 @@ import { Button, Field, Input } from '~/ui/controls';
 import { Age, Badge, Page, Panel, Table } from '~/ui/data';
 import { count, plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
+import { localInput } from '~/ui/local';
 import { ActionDialog } from '~/ui/overlay';
 import { Banner, Empty, Loaded } from '~/ui/states';
 import { notify } from '~/ui/toasts';
@@ -228,9 +229,4 @@ function BackfillDialog({
       )}
     </ActionDialog>
   );
-}
-
-/** The form of a moment that a date field takes: local time to the minute. */
-function localInput(time: number): string {
-  return new Date(time - new Date(time).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }

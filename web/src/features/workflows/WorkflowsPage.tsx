@@ -21,6 +21,7 @@ import { COLUMN_NAMES, features, HIDDEN_AT_FIRST, TRACKS, workflowColumns } from
 import { FilterBar, FilterChips } from './FilterBar';
 import { type Filters, isFiltered } from './filters';
 import { QuickFilters } from './QuickFilters';
+import { TimeFilter } from './TimeFilter';
 import { useWorkflowList, type WorkflowList } from './useWorkflowList';
 import { Views } from './Views';
 import s from './Workflows.module.css';
@@ -66,6 +67,7 @@ export function WorkflowsPage(props: {
       <div className={s.bar}>
         <FilterBar app={app} filters={filters} rows={list.rows} onChange={onFilters} />
         <QuickFilters filters={filters} onChange={onFilters} />
+        <TimeFilter filters={filters} onChange={onFilters} />
         <Views app={app} filters={filters} mayWrite={may('application.write')} onChange={onFilters} />
       </div>
       <FilterChips filters={filters} onChange={onFilters} />
