@@ -111,7 +111,7 @@ impl RequestFrame {
             Err(error) => Err(RequestError {
                 r#type: Some(r#type),
                 request_id: Some(request_id),
-                reason: error.to_string(),
+                reason: crate::envelope::reason(&error),
             }),
         }
     }

@@ -32,7 +32,36 @@ pub struct Reply<R> {
 /// A response that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("not a response of the executor protocol: {0}")]
-pub struct DecodeError(#[from] serde_json::Error);
+pub struct DecodeError(String);
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(reason(&error))
+    }
+}
+
+/// What is wrong with a text, in one line. A parser's words may repeat a value of any size, and these go
+/// into answers and logs: of a long one beginning and end are kept (the end says where).
+pub(crate) fn reason(error: &serde_json::Error) -> String {
+    const HEAD: usize = 200;
+    const TAIL: usize = 50;
+    let text: Vec<char> = error
+        .to_string()
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    if text.len() <= HEAD + TAIL {
+        return text.into_iter().collect();
+    }
+    let (head, tail) = (&text[..HEAD], &text[text.len() - TAIL..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
 
 /// A request that cannot be read. The type and id are there if they could be, so that it can be answered.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +71,7 @@ pub struct RequestError {
     pub r#type: Option<String>,
     /// The `request_id` member, if there was one.
     pub request_id: Option<String>,
-    /// What is wrong with it, one line.
+    /// What is wrong with it, one line of at most about 250 characters.
     pub reason: String,
 }
 
@@ -148,6 +177,6 @@ pub(crate) fn address(text: &str) -> Result<(String, String), RequestError> {
             r#type,
             request_id: None,
         }) => Err(failed(r#type, None, "`request_id` is missing")),
-        Err(error) => Err(failed(None, None, &error.to_string())),
+        Err(error) => Err(failed(None, None, &reason(&error))),
     }
 }
