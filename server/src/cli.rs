@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -175,7 +176,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             "DBOS_CONDUCTOR_LICENSE_KEY is set; no license key is needed, it is ignored"
         );
     }
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+    let listener = listen(config.listen).with_context(|| {
         format!(
             "cannot listen on {} (--listen, SEGNO_LISTEN)",
             config.listen
@@ -193,6 +194,19 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         stop.cancel();
     });
     Box::pin(crate::serve(config, listener, shutdown)).await
+}
+
+/// A listening socket with a long queue: after a restart every executor dials within a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const QUEUE: u32 = 4096;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As the usual way to bind does: what an earlier process left behind is no obstacle.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 fn print_document(version: DocumentVersion, yaml: bool) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use url::Url;
 
+use crate::http::connections;
 use crate::{hub, policies, recovery};
 
 mod oidc;
@@ -143,6 +144,15 @@ pub struct ServeArgs {
     #[arg(long, env = "SEGNO_ENCRYPTION_KEY", hide_env_values = true)]
     encryption_key: Option<Secret>,
 
+    /// Open connections, executors included, beyond which idle ones are closed and others refused
+    /// [default: what the limit of open files allows]
+    #[arg(long, env = "SEGNO_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+
+    /// The same for each client address, trusted proxies excepted [default: no limit]
+    #[arg(long, env = "SEGNO_MAX_CONNECTIONS_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections_per_address: Option<u32>,
+
     /// Refuse to start on an older schema instead of migrating it
     #[arg(long, env = "SEGNO_NO_MIGRATE")]
     no_migrate: bool,
@@ -167,6 +177,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether `serve` brings the schema up to date.
     pub migrate: bool,
+    /// Bounds on connections, executors' and others.
+    pub connections: connections::Limits,
     /// Timing of executors' connections; only tests change it.
     pub hub: hub::Options,
     /// Timing of recovery; only tests change it.
@@ -252,6 +264,11 @@ impl ServeArgs {
             admin_key: self.admin_key,
             trusted_proxies: self.trusted_proxies,
             migrate: !self.no_migrate,
+            connections: connections::Limits {
+                max: self.max_connections.map(|max| max as usize),
+                max_per_address: self.max_connections_per_address.map(|max| max as usize),
+                ..connections::Limits::default()
+            },
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
             policies: policies::Options {
@@ -285,6 +302,7 @@ impl Config {
             admin_key: None,
             trusted_proxies: Vec::new(),
             migrate: true,
+            connections: connections::Limits::default(),
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
             policies: policies::Options::default(),

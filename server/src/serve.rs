@@ -1,12 +1,10 @@
 //! Starting and stopping the server.
 
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::ServiceExt;
 use axum::extract::Request;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +87,7 @@ pub async fn serve(
         shutdown.clone(),
     );
     let streams = config.streams_per_caller;
+    let (limits, proxies) = (config.connections.clone(), config.trusted_proxies.clone());
     let state = AppState {
         store: store.clone(),
         hub: hub.clone(),
@@ -96,7 +95,7 @@ pub async fn serve(
         operations: operations.clone(),
         auth,
         config: Arc::new(config),
-        metrics,
+        metrics: metrics.clone(),
         app_metrics: Default::default(),
         loads: Default::default(),
         channels,
@@ -107,22 +106,27 @@ pub async fn serve(
         .layer(http::router(state)?);
     tracing::info!(%address, "listening");
 
-    let stop = shutdown.clone();
-    let closing = hub.clone();
-    let server = axum::serve(
-        listener,
-        ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service),
-    )
-    .with_graceful_shutdown(async move {
+    let (stop, closing) = (shutdown.clone(), hub.clone());
+    let goodbye = async move {
         stop.cancelled().await;
         closing.close_all().await;
-    });
+        std::future::pending::<()>().await;
+    };
+    let server = http::connections::serve(
+        listener,
+        service,
+        limits,
+        proxies,
+        metrics,
+        shutdown.clone(),
+    );
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        result = server.into_future() => result.context("the HTTP server failed")?,
+        () = server => {}
+        () = goodbye => {}
         () = overdue => tracing::warn!("some requests did not end in time and were dropped"),
     }
     shutdown.cancel();

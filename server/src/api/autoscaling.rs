@@ -137,7 +137,7 @@ async fn scalable(
 
 async fn load(state: &AppState, app: &AppRow, queue: &str) -> Result<Arc<Load>, Problem> {
     // Without an executor the answer is 503, never what was true a moment ago.
-    let somebody = !state.hub.sessions(&app.id).is_empty();
+    let somebody = state.hub.has_sessions(&app.id);
     if let Some(load) = state.loads.get(&app.id, queue).filter(|_| somebody) {
         return Ok(load);
     }

@@ -472,6 +472,11 @@ async fn read_body(
             let detail = format!("the body did not arrive within {} s", time.as_secs());
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
         }
+        Ok(Err(error)) if is_broken(&error) => {
+            return Err(Problem::bad_request(
+                "the body ended early, or its chunks are malformed",
+            ));
+        }
         Ok(Err(_)) => return Err(too_large()),
         Ok(Ok(raw)) => raw,
     };
@@ -505,6 +510,18 @@ async fn read_body(
         members.remove("$schema");
     }
     Ok((raw, value))
+}
+
+/// Whether a body could not be read because of what came, not because of how much.
+fn is_broken(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<hyper::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// `application/json`, anything `+json`, or no type at all.

@@ -1,4 +1,4 @@
-//! What every HTTP request passes: prefixes, request ids, the access log, panics.
+//! What every HTTP request passes: its connection, prefixes, request ids, the access log, panics.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::api;
 use crate::state::AppState;
+
+pub mod connections;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from the client.

@@ -1,9 +1,11 @@
-//! One websocket: a reader task, a writer task, and the requests that travel on it.
+//! One websocket: a reader, a writer, and the requests that travel on it.
 //!
 //! The reader does nothing that could wait for anything but the socket, so pings are answered at
 //! once (the websocket library queues the pong, the reader's next poll sends it). The writer sends
-//! what the [`Outbox`] lets go, and pings of our own. Either ends the other.
+//! what the [`Outbox`] lets go, and pings of our own. Either ends the other. Both run in the session's
+//! one task, side by side: an idle executor costs a server of thousands little more than its buffer.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,14 @@ use super::outbox::{CallError, Incoming, Manners, Outbox, Outgoing, Priority};
 const LARGE: usize = 256 << 10;
 /// So much garbage in a row and the connection ends.
 const GARBAGE: u32 = 50;
+/// What an idle connection holds to read into. Larger messages get memory of their own, and give it
+/// back.
+const READ_BUFFER: usize = 4 << 10;
+/// Messages above this must not leave their memory to the connection (see [`Link::next_message`]).
+const KEEP: usize = 2 * READ_BUFFER;
+/// Larger requests are sent in pieces of so many bytes, for the websocket library keeps what the
+/// largest frame took. No smaller: a busy Python executor bears 16 frames, pieces included.
+const FRAGMENT: usize = segno_protocol::MAX_MESSAGE_BYTES / 16;
 /// A close frame gets so long to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -73,7 +84,6 @@ pub(super) struct Link {
     outbox: Mutex<Outbox>,
     wake: Notify,
     ending: CancellationToken,
-    ended: CancellationToken,
     end: OnceLock<(End, Instant)>,
     opened: Instant,
     /// Milliseconds from `opened` to the last frame, of whatever kind.
@@ -101,7 +111,6 @@ impl Link {
             outbox: Mutex::default(),
             wake: Notify::new(),
             ending: CancellationToken::new(),
-            ended: CancellationToken::new(),
             end: OnceLock::new(),
             opened: now,
             last_frame: AtomicU64::new(0),
@@ -116,37 +125,34 @@ impl Link {
         }
     }
 
-    /// Starts to serve an upgraded connection. `span` names it in the log, without its key.
+    /// A link on an upgraded connection, and what makes it work: to be run until it ends. `span` names
+    /// it in the log, without its key.
     pub(super) async fn open(
         connection: Upgraded,
         options: &Options,
         budget: Arc<Budget>,
         span: tracing::Span,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + use<>) {
         use tracing::Instrument;
 
         let link = Arc::new(Self::new(Held::new(budget)));
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
             .max_frame_size(Some(options.max_message))
             .max_message_size(Some(options.max_message));
         let io = Metered::new(TokioIo::new(connection), link.held.clone());
         let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
         let (sink, stream) = socket.split();
-        let reader = link
+        let reader = link.clone().read(stream, options.read_deadline);
+        let writer = link
             .clone()
-            .read(stream, options.read_deadline)
-            .instrument(span.clone());
-        let writer = link.clone().write(sink, options.clone()).instrument(span);
-        let both = link.clone();
-        tokio::spawn(async move {
-            let writer = tokio::spawn(writer);
-            reader.await;
-            // The writer sees `ending` and says goodbye within its deadline.
-            let _ = writer.await;
-            both.outbox().close();
-            both.ended.cancel();
-        });
-        link
+            .write(sink, options.ping_every, options.write_deadline);
+        let traffic = async move {
+            // The writer sees that the reader ended, and says goodbye within its deadline.
+            tokio::join!(reader, writer);
+        };
+        (link, traffic.instrument(span))
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -206,12 +212,6 @@ impl Link {
         self.ending.cancel();
         // Whoever waits is told at once, not when the close frame has left.
         self.outbox().close();
-    }
-
-    /// Waits until both tasks are over.
-    pub(super) async fn ended(&self) -> End {
-        self.ended.cancelled().await;
-        self.end()
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -299,11 +299,12 @@ impl Link {
     }
 
     async fn read(self: Arc<Self>, mut stream: SplitStream<Socket>, deadline: Duration) {
+        let mut large = None;
         loop {
             let frame = tokio::select! {
                 biased;
                 () = self.ending.cancelled() => return,
-                frame = timeout(deadline, stream.next()) => frame,
+                frame = timeout(deadline, Self::next_message(&mut stream, &mut large)) => frame,
             };
             let end = match frame {
                 Err(_) => End::Silent,
@@ -318,6 +319,7 @@ impl Link {
                     match message {
                         Message::Text(text) => {
                             self.held.release();
+                            large = (text.len() > KEEP).then(|| text.clone());
                             self.clone().text(text).await;
                         }
                         Message::Binary(data) => {
@@ -336,6 +338,22 @@ impl Link {
             self.close(end);
             return;
         }
+    }
+
+    /// The next message. `large`: the one before, if it was. A message is a slice of what it was read
+    /// into, and the websocket library would go on reading into that memory for good, all 128 MiB of it,
+    /// were it free. So it is held until the library has looked for the next frame and, finding its
+    /// memory in use and full (see [`Metered`]), taken a small one.
+    async fn next_message(
+        stream: &mut SplitStream<Socket>,
+        large: &mut Option<Utf8Bytes>,
+    ) -> Option<Result<Message, Error>> {
+        poll_fn(|context| {
+            let message = stream.poll_next_unpin(context);
+            *large = None;
+            message
+        })
+        .await
     }
 
     fn broken(&self, error: &Error) -> End {
@@ -432,24 +450,36 @@ impl Link {
         }
     }
 
-    async fn write(self: Arc<Self>, mut sink: SplitSink<Socket, Message>, options: Options) {
-        let mut pings = interval(options.ping_every);
+    async fn write(
+        self: Arc<Self>,
+        mut sink: SplitSink<Socket, Message>,
+        ping_every: Duration,
+        deadline: Duration,
+    ) {
+        let mut pings = interval(ping_every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pings.reset();
         loop {
-            let frame = tokio::select! {
+            let request = tokio::select! {
                 biased;
                 () = self.ending.cancelled() => break,
-                _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
-                frame = self.next_frame() => Message::Text(frame.into()),
+                _ = pings.tick() => None,
+                request = self.next_request() => Some(request),
             };
-            match timeout(options.write_deadline, sink.send(frame)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => self.close(End::Closed),
-                Err(_) => {
-                    tracing::warn!("the executor takes no frames: the connection ends");
-                    self.close(End::Silent);
+            let frames = match request {
+                None => vec![Message::Ping(bytes::Bytes::new())],
+                Some(text) => frames(text),
+            };
+            for frame in frames {
+                match timeout(deadline, sink.send(frame)).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(_)) => self.close(End::Closed),
+                    Err(_) => {
+                        tracing::warn!("the executor takes no frames: the connection ends");
+                        self.close(End::Silent);
+                    }
                 }
+                break;
             }
         }
         let goodbye = Message::Close(Some(CloseFrame {
@@ -460,7 +490,7 @@ impl Link {
         let _ = timeout(CLOSE_DEADLINE, sink.send(goodbye)).await;
     }
 
-    async fn next_frame(&self) -> String {
+    async fn next_request(&self) -> String {
         loop {
             let frame = self.outbox().next(Instant::now());
             if let Some(frame) = frame {
@@ -469,6 +499,28 @@ impl Link {
             self.wake.notified().await;
         }
     }
+}
+
+/// A request as one frame, or a large one in pieces, cut between characters.
+fn frames(text: String) -> Vec<Message> {
+    if text.len() <= FRAGMENT {
+        return vec![Message::Text(text.into())];
+    }
+    let text = Utf8Bytes::from(text);
+    let (all, mut from) = (bytes::Bytes::from(text.clone()), 0);
+    let mut frames = Vec::new();
+    while from < all.len() {
+        let to = text.floor_char_boundary((from + FRAGMENT).min(all.len()));
+        let kind = if from == 0 {
+            Data::Text
+        } else {
+            Data::Continue
+        };
+        let frame = Frame::message(all.slice(from..to), OpCode::Data(kind), to == all.len());
+        frames.push(Message::Frame(frame));
+        from = to;
+    }
+    frames
 }
 
 /// Gives a request up when its caller goes away.
@@ -483,5 +535,39 @@ impl Drop for GiveUp<'_> {
         if self.armed {
             self.link.outbox().give_up(self.request_id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_large_request_leaves_in_pieces_cut_between_characters() {
+        let text = "é".repeat(FRAGMENT / 2 + 10) + &"x".repeat(FRAGMENT);
+        let pieces: Vec<Frame> = frames(format!("x{text}"))
+            .into_iter()
+            .map(|message| match message {
+                Message::Frame(frame) => frame,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(pieces.len(), 3);
+        let last = pieces.len() - 1;
+        for (n, piece) in pieces.iter().enumerate() {
+            let header = piece.header();
+            let kind = if n == 0 { Data::Text } else { Data::Continue };
+            assert_eq!(header.opcode, OpCode::Data(kind));
+            assert_eq!(header.is_final, n == last);
+            assert!(std::str::from_utf8(piece.payload()).is_ok());
+            assert!(piece.payload().len() <= FRAGMENT);
+        }
+        let whole: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| piece.payload().to_vec())
+            .collect();
+        assert_eq!(whole, format!("x{text}").into_bytes());
+        assert_eq!(frames("{}".to_owned()), [Message::text("{}")]);
     }
 }

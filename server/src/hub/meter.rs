@@ -66,15 +66,79 @@ impl Drop for Held {
 #[error("unfinished messages of all executors hold too much memory")]
 pub(super) struct OverBudget;
 
-/// A connection whose incoming bytes are counted.
+/// A connection whose incoming bytes are counted, and read frame by frame: no read goes past the end of
+/// a frame's head, nor past that of its payload. So the websocket library, which reads a large payload
+/// into memory of just its size, has nothing else in there, and can let go of it.
 pub(super) struct Metered<S> {
     inner: S,
     held: Arc<Held>,
+    place: Place,
 }
 
 impl<S> Metered<S> {
     pub(super) fn new(inner: S, held: Arc<Held>) -> Self {
-        Self { inner, held }
+        Self {
+            inner,
+            held,
+            place: Place::default(),
+        }
+    }
+}
+
+/// Where in a frame the next byte belongs (RFC 6455, 5.2).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Place {
+    /// What is known of the head; of no more than its length and mask are of interest.
+    head: [u8; 10],
+    have: usize,
+    /// Bytes of the payload to come; only then is the head over.
+    payload: u64,
+}
+
+impl Place {
+    /// How many bytes may be read at once.
+    fn left(&self) -> usize {
+        match self.payload {
+            0 => self.head_length() - self.have,
+            left => usize::try_from(left).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn head_length(&self) -> usize {
+        if self.have < 2 {
+            return 2;
+        }
+        let length = match self.head[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
+        2 + length + mask
+    }
+
+    /// Bytes came, no more than [`Self::left`].
+    fn advance(&mut self, bytes: &[u8]) {
+        if self.payload > 0 {
+            self.payload = self.payload.saturating_sub(bytes.len() as u64);
+            return;
+        }
+        for byte in bytes {
+            if let Some(place) = self.head.get_mut(self.have) {
+                *place = *byte;
+            }
+            self.have += 1;
+        }
+        if self.have < 2 || self.have < self.head_length() {
+            return;
+        }
+        let [_, short, long @ ..] = self.head;
+        self.payload = match short & 0x7f {
+            126 => u64::from(u16::from_be_bytes([long[0], long[1]])),
+            127 => u64::from_be_bytes(long),
+            short => u64::from(short),
+        };
+        self.have = 0;
     }
 }
 
@@ -84,9 +148,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if self.held.add(buf.filled().len() - before) {
+        let this = &mut *self;
+        let room = buf.remaining().min(this.place.left());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        this.place.advance(part.filled());
+        buf.advance(count);
+        if this.held.add(count) {
             Poll::Ready(Ok(()))
         } else {
             Poll::Ready(Err(io::Error::other(OverBudget)))
@@ -118,6 +187,37 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    /// Where the reads of a stream of frames end.
+    fn cuts(mut bytes: &[u8]) -> Vec<usize> {
+        let mut place = Place::default();
+        let mut cuts = Vec::new();
+        while !bytes.is_empty() {
+            let (read, rest) = bytes.split_at(place.left().min(bytes.len()));
+            place.advance(read);
+            cuts.push(read.len());
+            bytes = rest;
+        }
+        cuts
+    }
+
+    #[test]
+    fn reads_end_where_heads_and_payloads_do() {
+        let masked_ping = [0x89, 0x84, 1, 2, 3, 4, b'b', b'e', b'a', b't'];
+        assert_eq!(cuts(&masked_ping), [2, 4, 4]);
+        assert_eq!(
+            cuts(&[0x8a, 0, 0x8a, 0]),
+            [2, 2],
+            "nothing in them, not masked"
+        );
+        let mut medium = vec![0x81, 0xfe, 0x01, 0x00, 1, 2, 3, 4];
+        medium.extend([0; 256]);
+        medium.extend(masked_ping);
+        assert_eq!(cuts(&medium), [2, 6, 256, 2, 4, 4]);
+        let mut large = vec![0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4];
+        large.extend([0; 65536]);
+        assert_eq!(cuts(&large), [2, 12, 65536]);
+    }
 
     #[tokio::test]
     async fn the_budget_is_common_and_given_back() {

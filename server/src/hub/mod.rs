@@ -1,7 +1,7 @@
 //! Executor sessions, and the only way to talk to an executor: [`Hub::request`].
 //!
-//! One reader and one writer task serve a socket; neither ever waits for the other, for the store or
-//! for a caller, so pings are answered whatever happens. A session's requests wait in an
+//! One task serves a socket, a reader and a writer side by side in it; neither ever waits for the other,
+//! for the store or for a caller, so pings are answered whatever happens. A session's requests wait in an
 //! [`outbox`] that knows what may be sent now; [`routing`] decides who is asked and who is asked
 //! next; the [`registry`] knows who is connected and who may be.
 //!
@@ -242,6 +242,11 @@ impl Hub {
             .collect()
     }
 
+    /// Whether any executor of an application is connected.
+    pub fn has_sessions(&self, app_id: &str) -> bool {
+        self.inner.registry.has_any(app_id)
+    }
+
     /// Closes every session of an application: it was deleted.
     pub async fn close_app(&self, app_id: &str) {
         self.inner.cuts.cut(app_id);
@@ -294,6 +299,11 @@ impl Hub {
     /// All sessions, in the order in which they came.
     pub(crate) fn connected(&self) -> Vec<Arc<Session>> {
         self.inner.registry.all()
+    }
+
+    /// The sessions that came since the last call, also those that ended by now.
+    pub(crate) fn take_arrived(&self) -> Vec<Arc<Session>> {
+        self.inner.registry.take_arrived()
     }
 
     /// The sessions that ended since the last call, in the order in which they had come.

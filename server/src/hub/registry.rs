@@ -4,10 +4,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::seq::IndexedRandom;
+
 use super::session::Session;
 
 /// So many replacements in the window mean two processes of one id.
 const FLAPPING: usize = 3;
+
+/// Of more executors than this only so many are compared, picked by chance: the least busy of a few is
+/// nearly as idle as the least busy of all.
+const COMPARED: usize = 16;
 
 /// An executor: its application, id and version. Another version is another executor.
 type Key = (String, String, String);
@@ -19,10 +25,26 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 struct State {
-    by_app: HashMap<String, BTreeMap<u64, Arc<Session>>>,
+    by_app: HashMap<String, Roster>,
     by_key: HashMap<Key, Arc<Session>>,
     replacements: HashMap<Key, VecDeque<Instant>>,
+    arrived: Vec<Arc<Session>>,
     departed: BTreeMap<u64, Arc<Session>>,
+}
+
+/// The executors of an application, in the order in which they came.
+#[derive(Default)]
+struct Roster {
+    all: Vec<Arc<Session>>,
+    by_version: HashMap<String, Vec<Arc<Session>>>,
+}
+
+/// Some executors of an application.
+#[derive(Default)]
+pub(super) struct Choice {
+    pub(super) sessions: Vec<Arc<Session>>,
+    /// There are no others.
+    pub(super) is_all: bool,
 }
 
 /// What became of a session that wants to speak for its executor.
@@ -65,7 +87,8 @@ impl Registry {
             .by_app
             .entry(key.0.clone())
             .or_default()
-            .insert(session.serial(), session.clone());
+            .add(session.clone());
+        state.arrived.push(session.clone());
         state.by_key.insert(key, session.clone());
         match elder {
             Some(elder) => Bound::Replaced(elder),
@@ -101,8 +124,47 @@ impl Registry {
         state
             .by_app
             .get(app_id)
-            .map(|sessions| sessions.values().cloned().collect())
+            .map(|roster| roster.all.clone())
             .unwrap_or_default()
+    }
+
+    /// Executors of an application, of one version or of any, to compare: all, or of many a few picked
+    /// by chance.
+    pub(super) fn some_of(&self, app_id: &str, version: Option<&str>) -> Choice {
+        let state = self.state();
+        let Some(roster) = state.by_app.get(app_id) else {
+            return Choice::default();
+        };
+        let sessions = match version {
+            Some(version) => roster
+                .by_version
+                .get(version)
+                .map_or(&[][..], Vec::as_slice),
+            None => &roster.all,
+        };
+        let chosen: Vec<_> = sessions
+            .choose_multiple(&mut rand::rng(), COMPARED)
+            .cloned()
+            .collect();
+        Choice {
+            is_all: chosen.len() == sessions.len(),
+            sessions: chosen,
+        }
+    }
+
+    /// All executors of an application, of one version or of any.
+    pub(super) fn all_of(&self, app_id: &str, version: Option<&str>) -> Vec<Arc<Session>> {
+        let mut all = self.of_app(app_id);
+        all.retain(|session| version.is_none_or(|version| session.identity().version == version));
+        all
+    }
+
+    /// Whether anybody of an application is connected.
+    pub(super) fn has_any(&self, app_id: &str) -> bool {
+        self.state()
+            .by_app
+            .get(app_id)
+            .is_some_and(|roster| roster.all.iter().any(|session| !session.is_ending()))
     }
 
     /// All sessions, in the order in which they came.
@@ -110,6 +172,11 @@ impl Registry {
         let mut all: Vec<_> = self.state().by_key.values().cloned().collect();
         all.sort_by_key(|session| session.serial());
         all
+    }
+
+    /// The sessions that came since the last call, gone again or not.
+    pub(super) fn take_arrived(&self) -> Vec<Arc<Session>> {
+        std::mem::take(&mut self.state().arrived)
     }
 
     pub(super) fn take_departed(&self) -> Vec<Arc<Session>> {
@@ -139,13 +206,50 @@ impl State {
     fn remove(&mut self, session: &Arc<Session>) {
         let key = key_of(session);
         self.by_key.remove(&key);
-        if let Some(sessions) = self.by_app.get_mut(&key.0) {
-            sessions.remove(&session.serial());
-            if sessions.is_empty() {
+        if let Some(roster) = self.by_app.get_mut(&key.0) {
+            roster.remove(session);
+            if roster.all.is_empty() {
                 self.by_app.remove(&key.0);
             }
         }
         self.departed.insert(session.serial(), session.clone());
+    }
+}
+
+impl Roster {
+    fn add(&mut self, session: Arc<Session>) {
+        let version = &session.identity().version;
+        match self.by_version.get_mut(version) {
+            Some(sessions) => insert(sessions, session.clone()),
+            None => {
+                let version = version.clone();
+                self.by_version.insert(version, vec![session.clone()]);
+            }
+        }
+        insert(&mut self.all, session);
+    }
+
+    fn remove(&mut self, session: &Session) {
+        take_out(&mut self.all, session);
+        let version = &session.identity().version;
+        if let Some(sessions) = self.by_version.get_mut(version) {
+            take_out(sessions, session);
+            if sessions.is_empty() {
+                self.by_version.remove(version);
+            }
+        }
+    }
+}
+
+/// Nearly always at the end: serials grow.
+fn insert(sessions: &mut Vec<Arc<Session>>, session: Arc<Session>) {
+    let at = sessions.partition_point(|other| other.serial() < session.serial());
+    sessions.insert(at, session);
+}
+
+fn take_out(sessions: &mut Vec<Arc<Session>>, session: &Session) {
+    if let Ok(at) = sessions.binary_search_by_key(&session.serial(), |other| other.serial()) {
+        sessions.remove(at);
     }
 }
 

@@ -117,23 +117,43 @@ fn choose(
     message: &'static str,
     asked: &HashSet<u64>,
 ) -> Result<Arc<Session>, HubError> {
-    let mut candidates = match target {
-        Target::Executor { id, version } => hub
-            .inner
-            .registry
-            .find(app_id, id, version)
-            .into_iter()
-            .collect(),
-        _ => hub.inner.registry.of_app(app_id),
-    };
-    candidates.retain(|session| !session.is_ending());
-    if let Target::Version(version) = target {
-        let anybody = !candidates.is_empty();
-        candidates.retain(|session| session.identity().version == *version);
-        if anybody && candidates.is_empty() {
-            return Err(HubError::NoExecutorOfVersion(version.clone()));
+    let registry = &hub.inner.registry;
+    let version = match target {
+        Target::Executor { id, version } => {
+            let named = registry.find(app_id, id, version);
+            return best(hub, named.into_iter().collect(), message, asked);
         }
+        Target::Version(version) => Some(version.as_str()),
+        Target::AnyHealthy | Target::LatestVersion => None,
+    };
+    let some = registry.some_of(app_id, version);
+    let candidates = if some.is_all {
+        some.sessions
+    } else {
+        match best(hub, some.sessions, message, asked) {
+            Ok(session) if session.unresponsive_since().is_none() => return Ok(session),
+            // Bad luck with those few.
+            _ => registry.all_of(app_id, version),
+        }
+    };
+    if let Some(version) = version
+        && candidates.iter().all(|session| session.is_ending())
+        && registry.has_any(app_id)
+    {
+        return Err(HubError::NoExecutorOfVersion(version.to_owned()));
     }
+    best(hub, candidates, message, asked)
+}
+
+/// Of several executors that know the message and were not asked yet, one that answers, and of those the
+/// least busy.
+fn best(
+    hub: &Hub,
+    mut candidates: Vec<Arc<Session>>,
+    message: &'static str,
+    asked: &HashSet<u64>,
+) -> Result<Arc<Session>, HubError> {
+    candidates.retain(|session| !session.is_ending());
     let mut too_old = None;
     candidates.retain(|session| {
         let (language, sdk_version) = release(session);

@@ -144,11 +144,30 @@ async fn call<M: Message>(
 /// Serves an upgraded connection until it ends.
 pub(super) async fn serve(hub: Hub, admitted: Admitted, connection: Upgraded) {
     let span = tracing::info_span!("executor", app = %admitted.app_name, address = %admitted.place.address);
-    let opened = Instant::now();
     let budget = hub.inner.budget.clone();
-    let link = Link::open(connection, &hub.inner.options, budget, span).await;
+    let opened = Instant::now();
+    let (link, traffic) = Link::open(connection, &hub.inner.options, budget, span).await;
+    let attended = async {
+        let session = meet(&hub, admitted, link, opened).await?;
+        hub.attend(&session).await;
+        Some(session)
+    };
+    let ((), session) = tokio::join!(traffic, attended);
+    if let Some(session) = session {
+        hub.let_go(&session);
+    }
+}
+
+/// Asks a new connection who it is and lets it speak for its executor; `None` if that failed and the
+/// connection is being closed.
+async fn meet(
+    hub: &Hub,
+    admitted: Admitted,
+    link: Arc<Link>,
+    opened: Instant,
+) -> Option<Arc<Session>> {
     let place = admitted.place;
-    let identity = match introduce(&hub, &link).await {
+    let identity = match introduce(hub, &link).await {
         Ok(identity) => identity,
         Err(refusal) => {
             tracing::warn!(
@@ -161,7 +180,7 @@ pub(super) async fn serve(hub: Hub, admitted: Admitted, connection: Upgraded) {
                 hub.inner.penalties.refuse(place, Instant::now());
             }
             link.close(End::Ours("no valid executor_info"));
-            return;
+            return None;
         }
     };
     link.set_manners(Manners::of(identity.language.as_deref()));
@@ -172,11 +191,11 @@ pub(super) async fn serve(hub: Hub, admitted: Admitted, connection: Upgraded) {
         identity,
         link,
     });
-    if hub.admit(&session, opened) {
-        hub.attend(&session).await;
-    } else {
+    if !hub.admit(&session, opened) {
         hub.inner.penalties.refuse(place, Instant::now());
+        return None;
     }
+    Some(session)
 }
 
 impl Hub {
@@ -238,7 +257,7 @@ impl Hub {
         true
     }
 
-    /// Keeps an eye on a session until it ends.
+    /// Keeps an eye on a session until it is ending.
     async fn attend(&self, session: &Arc<Session>) {
         let options = &self.inner.options;
         let (app, executor_id) = (&session.admitted.app_name, &session.identity.executor_id);
@@ -264,7 +283,12 @@ impl Hub {
             .link
             .keep_probing(options.probe_every, probe, changed)
             .await;
-        let end = session.link.ended().await;
+    }
+
+    /// A session is over.
+    fn let_go(&self, session: &Arc<Session>) {
+        let (app, executor_id) = (&session.admitted.app_name, &session.identity.executor_id);
+        let end = session.link.end();
         self.inner.registry.unbind(session);
         self.inner.metrics.session(language(session), -1);
         tracing::info!(

@@ -124,7 +124,7 @@ impl Handle {
         let mut news = self.subscribe();
         loop {
             let row = self.shared.store.operation(app_id, id).await?;
-            let nobody = self.shared.hub.sessions(app_id).is_empty();
+            let nobody = !self.shared.hub.has_sessions(app_id);
             let is_over = row.is_none_or(|row| row.state.is_final());
             if nobody || is_over || Instant::now() >= end {
                 return Ok(());
@@ -176,7 +176,7 @@ impl Shared {
         let expiry = self.instance.expiry_ms();
         for row in self.store.operations_due(expiry).await? {
             let (id, app_id) = (row.wanted.id.clone(), row.wanted.app_id.clone());
-            let nobody = self.hub.sessions(&app_id).is_empty();
+            let nobody = !self.hub.has_sessions(&app_id);
             if self.driven().len() >= AT_A_TIME || self.driven().contains_key(&id) {
                 continue;
             }

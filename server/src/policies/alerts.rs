@@ -37,7 +37,7 @@ const UNKNOWN_FOR: i64 = 5 * 60 * 1000;
 pub(super) async fn round(context: &Context, app: &AppRow) -> Result<(), StoreError> {
     let (store, holder) = (&context.store, context.instance.id());
     let connected = connected(context, app).await?;
-    if connected > 0 && context.hub.sessions(&app.id).is_empty() {
+    if connected > 0 && !context.hub.has_sessions(&app.id) {
         // The instance to which they are connected can ask them.
         return Ok(());
     }

@@ -5,11 +5,12 @@
 //! dead executor that is this instance's to recover. Nudges only shorten its sleep. It may be run by
 //! several instances at once, for every change states what it saw.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use super::{Shared, sweep};
 use crate::cluster::millis;
 use crate::hub::Session;
 use crate::store::StoreError;
-use crate::store::executors::{Connection, ExecutorRow, Rejoined};
+use crate::store::executors::{Connection, ExecutorRow, GROUP, Rejoined};
 use crate::store::recoveries::RecoveryStatus;
 
 /// Between two looks when nothing nudges.
@@ -48,6 +49,7 @@ struct Written {
 pub(super) struct Driver {
     shared: Arc<Shared>,
     written: HashMap<u64, Written>,
+    arrived: Vec<Arc<Session>>,
     departed: Vec<Arc<Session>>,
     seen_resumptions: u64,
     runners: JoinSet<ExecutorKey>,
@@ -63,6 +65,7 @@ impl Driver {
         Self {
             seen_resumptions: shared.instance.resumptions(),
             written: HashMap::new(),
+            arrived: Vec::new(),
             departed: Vec::new(),
             runners: JoinSet::new(),
             housekeeping_at: Instant::now(),
@@ -147,68 +150,89 @@ impl Driver {
         if resumptions != self.seen_resumptions {
             // Others may have counted our executors as lost: write everybody down anew.
             self.written.clear();
+            self.arrived = self.shared.hub.connected();
             self.seen_resumptions = resumptions;
         }
         self.departed.extend(self.shared.hub.take_departed());
-        let connected = self.shared.hub.connected();
-        let mut unwritten: Vec<_> = self.departed.iter().chain(&connected).cloned().collect();
-        unwritten.retain(|session| !self.written.contains_key(&session.serial()));
-        unwritten.sort_by_key(|session| session.serial());
-        self.write_connected(unwritten).await?;
-
-        while let Some(session) = self.departed.first().cloned() {
-            self.write_departed(&session).await?;
-            self.written.remove(&session.serial());
-            self.departed.remove(0);
-        }
+        self.arrived.extend(self.shared.hub.take_arrived());
+        self.arrived.extend(self.departed.iter().cloned());
+        self.arrived
+            .retain(|session| !self.written.contains_key(&session.serial()));
+        self.arrived.sort_by_key(|session| session.serial());
+        self.arrived.dedup_by_key(|session| session.serial());
+        self.write_arrived().await?;
+        self.write_all_departed().await?;
         self.write_responsiveness().await
     }
 
-    /// Sessions of one executor are written in the order in which they came, different executors
-    /// side by side.
-    async fn write_connected(&mut self, sessions: Vec<Arc<Session>>) -> Result<(), StoreError> {
-        let mut by_executor: HashMap<ExecutorKey, Vec<Arc<Session>>> = HashMap::new();
-        for session in sessions {
+    /// Writes arrivals, many at a time; sessions of one executor in the order in which they came.
+    async fn write_arrived(&mut self) -> Result<(), StoreError> {
+        while !self.arrived.is_empty() {
+            let mut round: BTreeMap<ExecutorKey, Arc<Session>> = BTreeMap::new();
+            let mut later = Vec::new();
+            for session in &self.arrived {
+                match round.entry(key_of(session)) {
+                    Entry::Vacant(place) => {
+                        place.insert(session.clone());
+                    }
+                    Entry::Occupied(_) => later.push(session.clone()),
+                }
+            }
+            let shared = &self.shared;
+            let round: Vec<_> = round.into_iter().collect();
+            let writes = round
+                .chunks(GROUP)
+                .map(<[_]>::to_vec)
+                .map(|group| async move {
+                    write_connections(shared, &group).await?;
+                    Ok::<_, StoreError>(group)
+                });
+            let mut done = stream::iter(writes).buffer_unordered(WRITES);
+            while let Some(group) = done.next().await {
+                for (_, session) in group? {
+                    let written = Written {
+                        session,
+                        unresponsive: false,
+                    };
+                    self.written.insert(written.session.serial(), written);
+                }
+            }
+            drop(done);
+            self.arrived = later;
+        }
+        Ok(())
+    }
+
+    /// Writes who went; sessions of one executor in the order in which they came.
+    async fn write_all_departed(&mut self) -> Result<(), StoreError> {
+        let mut by_executor: BTreeMap<ExecutorKey, Vec<Arc<Session>>> = BTreeMap::new();
+        for session in &self.departed {
             by_executor
-                .entry(key_of(&session))
+                .entry(key_of(session))
                 .or_default()
-                .push(session);
+                .push(session.clone());
         }
         let shared = &self.shared;
         let writes = by_executor.into_iter().map(|(key, sessions)| async move {
             for session in &sessions {
-                write_connection(shared, &key, session).await?;
+                write_departed(shared, &key, session).await?;
             }
             Ok::<_, StoreError>(sessions)
         });
-        let mut done = futures_util::stream::iter(writes).buffer_unordered(WRITES);
-        while let Some(result) = done.next().await {
-            for session in result? {
-                self.written.insert(
-                    session.serial(),
-                    Written {
-                        session,
-                        unresponsive: false,
-                    },
-                );
+        let mut done = stream::iter(writes).buffer_unordered(WRITES);
+        let mut gone = HashSet::new();
+        let mut result = Ok(());
+        while let Some(sessions) = done.next().await {
+            match sessions {
+                Ok(sessions) => gone.extend(sessions.iter().map(|session| session.serial())),
+                Err(error) => result = Err(error),
             }
         }
-        Ok(())
-    }
-
-    async fn write_departed(&self, session: &Session) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let key = key_of(session);
-        let recovery_id = Uuid::now_v7().to_string();
-        let at = shared.instance.at(session.lost_at());
-        if shared
-            .store
-            .executor_lost(&key, session.id(), at, &recovery_id)
-            .await?
-        {
-            shared.tell(News::of(&key, at, NewsKind::Disconnected));
-        }
-        Ok(())
+        drop(done);
+        self.written.retain(|serial, _| !gone.contains(serial));
+        self.departed
+            .retain(|session| !gone.contains(&session.serial()));
+        result
     }
 
     async fn write_responsiveness(&mut self) -> Result<(), StoreError> {
@@ -349,17 +373,69 @@ impl Driver {
     }
 }
 
-async fn write_connection(
-    shared: &Shared,
-    key: &ExecutorKey,
-    session: &Session,
-) -> Result<(), StoreError> {
+/// An executor and the session that speaks for it.
+type Arrival = (ExecutorKey, Arc<Session>);
+
+/// Writes the connections of different executors down, all at once if that can be done.
+async fn write_connections(shared: &Shared, group: &[Arrival]) -> Result<(), StoreError> {
+    match write_group(shared, group).await {
+        Err(StoreError::NotFound) => {}
+        other => return other,
+    }
+    // An application is gone: its executors are to go, those of others are not.
+    for one in group {
+        match write_group(shared, std::slice::from_ref(one)).await {
+            Err(StoreError::NotFound) => one.1.close("the application was deleted"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn write_group(shared: &Shared, group: &[Arrival]) -> Result<(), StoreError> {
+    let connections: Vec<_> = group
+        .iter()
+        .map(|(key, session)| connection(shared, key, session))
+        .collect();
+    let rejoined = shared.store.executors_connected(&connections).await?;
+    let languages: BTreeMap<&str, &str> = group
+        .iter()
+        .filter_map(|(key, session)| {
+            Some((key.app_id.as_str(), session.identity().language.as_deref()?))
+        })
+        .collect();
+    for (app_id, language) in languages {
+        shared.store.set_app_language(app_id, language).await?;
+    }
+    let now = shared.instance.now();
+    for ((key, _), rejoined) in group.iter().zip(rejoined) {
+        shared.tell(News::of(key, now, NewsKind::Connected));
+        if let Some(Rejoined {
+            recovery_id,
+            in_grace,
+        }) = rejoined
+        {
+            if let Some(in_grace) = in_grace {
+                shared.metrics.grace("rejoined", in_grace);
+            }
+            shared.tell(News::of(key, now, NewsKind::Rejoined { recovery_id }));
+        }
+        shared.arrived(key);
+    }
+    Ok(())
+}
+
+fn connection<'a>(
+    shared: &'a Shared,
+    key: &'a ExecutorKey,
+    session: &'a Session,
+) -> Connection<'a> {
     let identity = session.identity();
     let metadata = identity
         .metadata
         .as_ref()
         .and_then(|metadata| serde_json::to_string(metadata).ok());
-    let connection = Connection {
+    Connection {
         key,
         hostname: identity.hostname.as_deref(),
         language: identity.language.as_deref(),
@@ -367,31 +443,23 @@ async fn write_connection(
         metadata,
         session_id: session.id(),
         instance_id: shared.instance.id(),
-    };
-    let rejoined = match shared.store.executor_connected(&connection).await {
-        Ok(rejoined) => rejoined,
-        Err(StoreError::NotFound) => {
-            session.close("the application was deleted");
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    if let Some(language) = &identity.language {
-        shared.store.set_app_language(&key.app_id, language).await?;
     }
-    let now = shared.instance.now();
-    shared.tell(News::of(key, now, NewsKind::Connected));
-    if let Some(Rejoined {
-        recovery_id,
-        in_grace,
-    }) = rejoined
+}
+
+async fn write_departed(
+    shared: &Shared,
+    key: &ExecutorKey,
+    session: &Session,
+) -> Result<(), StoreError> {
+    let recovery_id = Uuid::now_v7().to_string();
+    let at = shared.instance.at(session.lost_at());
+    if shared
+        .store
+        .executor_lost(key, session.id(), at, &recovery_id)
+        .await?
     {
-        if let Some(in_grace) = in_grace {
-            shared.metrics.grace("rejoined", in_grace);
-        }
-        shared.tell(News::of(key, now, NewsKind::Rejoined { recovery_id }));
+        shared.tell(News::of(key, at, NewsKind::Disconnected));
     }
-    shared.arrived(key);
     Ok(())
 }
 

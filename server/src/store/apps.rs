@@ -119,12 +119,17 @@ fn read(row: &AnyRow) -> Result<AppRow, StoreError> {
 }
 
 impl Store {
-    /// The application of that name in an organization.
+    /// The application of that name in an organization, as of the last second.
     pub async fn app_by_name(
         &self,
         org_id: &str,
         name: &str,
     ) -> Result<Option<AppRow>, StoreError> {
+        let key = (org_id.to_owned(), name.to_owned());
+        self.apps.get(key, self.read_app(org_id, name)).await
+    }
+
+    async fn read_app(&self, org_id: &str, name: &str) -> Result<Option<AppRow>, StoreError> {
         let _timer = self.timer("app_by_name");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE org_id = $1 AND name = $2"));
         let row = sqlx::query(query)
@@ -236,7 +241,7 @@ impl Store {
     /// Remembers the language of an application's executors.
     pub async fn set_app_language(&self, id: &str, language: &str) -> Result<(), StoreError> {
         let _timer = self.timer("set_app_language");
-        sqlx::query(
+        let done = sqlx::query(
             "UPDATE applications SET language = $2 \
              WHERE id = $1 AND (language IS NULL OR language <> $2)",
         )
@@ -244,6 +249,9 @@ impl Store {
         .bind(language)
         .execute(self.pool())
         .await?;
+        if done.rows_affected() > 0 {
+            self.forget_recent();
+        }
         Ok(())
     }
 

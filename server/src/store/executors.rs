@@ -3,13 +3,14 @@
 //! Whoever changes a row states the generation, or the session, that they saw; a change of what is
 //! no longer so changes nothing, and the caller is told.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-use super::{Dialect, Store, StoreError};
+use super::{Dialect, Store, StoreError, Tx};
 use crate::recovery::machine::{ExecutorKey, Millis};
 
 /// The three states of the API.
@@ -108,13 +109,41 @@ const COLUMNS: &str = "SELECT app_id, executor_id, app_version, hostname, langua
      state, generation, instance_id, unresponsive_since, disconnected_at, grace_from, noticed_at, recovery_id, \
      created_at, updated_at FROM executors";
 
+/// At most so many executors are written at a time: both engines take far more parameters, but a group
+/// is also what is done again when it fails.
+pub const GROUP: usize = 256;
+
+/// `count` rows of parameters for `VALUES`, each of `width` and then `rest`.
+fn rows(count: usize, width: usize, rest: &str) -> String {
+    let mut text = String::new();
+    for row in 0..count {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 1..=width {
+            if column > 1 {
+                text.push_str(", ");
+            }
+            text.push_str(&format!("${}", row * width + column));
+        }
+        if !rest.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(rest);
+        text.push(')');
+    }
+    text
+}
+
+fn key(row: &AnyRow) -> Result<ExecutorKey, StoreError> {
+    Ok(ExecutorKey {
+        app_id: row.try_get("app_id")?,
+        executor_id: row.try_get("executor_id")?,
+        version: row.try_get("app_version")?,
+    })
+}
+
 fn read(row: &AnyRow) -> Result<ExecutorRow, StoreError> {
     Ok(ExecutorRow {
-        key: ExecutorKey {
-            app_id: row.try_get("app_id")?,
-            executor_id: row.try_get("executor_id")?,
-            version: row.try_get("app_version")?,
-        },
+        key: key(row)?,
         hostname: row.try_get("hostname")?,
         language: row.try_get("language")?,
         sdk_version: row.try_get("sdk_version")?,
@@ -155,73 +184,112 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Writes a connection down: the executor is healthy, and a recovery of it that was under way
-    /// ends as rejoined. Returns that recovery. [`StoreError::NotFound`] if the application is
-    /// gone.
-    pub async fn executor_connected(
+    /// Writes connections of different executors down, in one transaction: the executors are healthy,
+    /// and recoveries of them that were under way end as rejoined. Returns for each that recovery.
+    /// [`StoreError::NotFound`] if the application of one of them is gone; then nothing was written.
+    ///
+    /// To be called with connections in the order of their keys, and no more than [`GROUP`] of them.
+    pub async fn executors_connected(
         &self,
-        connection: &Connection<'_>,
-    ) -> Result<Option<Rejoined>, StoreError> {
-        let _timer = self.timer("executor_connected");
-        let key = connection.key;
+        connections: &[Connection<'_>],
+    ) -> Result<Vec<Option<Rejoined>>, StoreError> {
+        let _timer = self.timer("executors_connected");
         let mut tx = self.begin().await?;
-        // The lock keeps a claim from opening a record between the look and the change.
-        let before: Option<(Option<String>, Option<i64>)> = sqlx::query_as(self.sql(match self.dialect() {
-            Dialect::Postgres => {
-                "SELECT recovery_id, CASE WHEN state = 'DISCONNECTED' THEN {now} - grace_from END FROM executors \
-                 WHERE app_id = $1 AND executor_id = $2 AND app_version = $3 FOR UPDATE"
-            }
-            Dialect::Sqlite => {
-                "SELECT recovery_id, CASE WHEN state = 'DISCONNECTED' THEN {now} - grace_from END FROM executors \
-                 WHERE app_id = $1 AND executor_id = $2 AND app_version = $3"
-            }
-        }))
-        .bind(&key.app_id)
-        .bind(&key.executor_id)
-        .bind(&key.version)
-        .fetch_optional(&mut *tx)
-        .await?;
-        let upsert = self.sql(
+        let mut open = self.open_recoveries_of(&mut tx, connections).await?;
+        let values = rows(connections.len(), 9, "'HEALTHY', {now}, {now}");
+        let upsert = format!(
             "INSERT INTO executors (app_id, executor_id, app_version, hostname, language, sdk_version, metadata, \
-               state, instance_id, session_id, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'HEALTHY', $8, $9, {now}, {now}) \
+               instance_id, session_id, state, created_at, updated_at) \
+             VALUES {values} \
              ON CONFLICT (app_id, executor_id, app_version) DO UPDATE SET \
                hostname = excluded.hostname, language = excluded.language, \
                sdk_version = excluded.sdk_version, metadata = excluded.metadata, \
                state = 'HEALTHY', instance_id = excluded.instance_id, session_id = excluded.session_id, \
                generation = executors.generation + 1, unresponsive_since = NULL, disconnected_at = NULL, \
                grace_from = NULL, noticed_at = NULL, dead_at = NULL, recovery_id = NULL, \
-               claim_instance = NULL, claim_until = NULL, updated_at = {now}",
+               claim_instance = NULL, claim_until = NULL, updated_at = {{now}}"
         );
-        sqlx::query(upsert)
-            .bind(&key.app_id)
-            .bind(&key.executor_id)
-            .bind(&key.version)
-            .bind(connection.hostname)
-            .bind(connection.language)
-            .bind(connection.sdk_version)
-            .bind(connection.metadata.as_deref())
-            .bind(connection.instance_id)
-            .bind(connection.session_id)
-            .execute(&mut *tx)
-            .await?;
-        let back = "DELETE FROM abandoned_executors \
-             WHERE app_id = $1 AND executor_id = $2 AND app_version = $3";
-        sqlx::query(back)
-            .bind(&key.app_id)
-            .bind(&key.executor_id)
-            .bind(&key.version)
-            .execute(&mut *tx)
-            .await?;
-        let (recovery_id, in_grace) = before.map_or((None, None), |row| (row.0, row.1));
-        if let Some(recovery_id) = &recovery_id {
-            self.recovery_rejoined(&mut tx, recovery_id).await?;
+        let upsert = upsert.replace("{now}", self.now_expr());
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(upsert)).persistent(connections.len() == 1);
+        for connection in connections {
+            let key = connection.key;
+            query = query
+                .bind(&key.app_id)
+                .bind(&key.executor_id)
+                .bind(&key.version)
+                .bind(connection.hostname)
+                .bind(connection.language)
+                .bind(connection.sdk_version)
+                .bind(connection.metadata.as_deref())
+                .bind(connection.instance_id)
+                .bind(connection.session_id);
+        }
+        query.execute(&mut *tx).await?;
+        let back = format!(
+            "DELETE FROM abandoned_executors WHERE (app_id, executor_id, app_version) IN (VALUES {})",
+            rows(connections.len(), 3, "")
+        );
+        self.of_keys(back, connections).execute(&mut *tx).await?;
+        let mut rejoined = Vec::with_capacity(connections.len());
+        for connection in connections {
+            let recovery = open.remove(connection.key);
+            if let Some(recovery) = &recovery {
+                self.recovery_rejoined(&mut tx, &recovery.recovery_id)
+                    .await?;
+            }
+            rejoined.push(recovery);
         }
         tx.commit().await?;
-        Ok(recovery_id.map(|recovery_id| Rejoined {
-            recovery_id,
-            in_grace,
-        }))
+        Ok(rejoined)
+    }
+
+    /// The recoveries of executors that are connecting, by executor. Their rows are locked, in the same
+    /// order by everybody: a claim must not open a record between this look and the change.
+    async fn open_recoveries_of(
+        &self,
+        tx: &mut Tx,
+        connections: &[Connection<'_>],
+    ) -> Result<HashMap<ExecutorKey, Rejoined>, StoreError> {
+        let keys = rows(connections.len(), 3, "");
+        let lock = match self.dialect() {
+            Dialect::Postgres => "FOR UPDATE",
+            Dialect::Sqlite => "",
+        };
+        let select = format!(
+            "SELECT app_id, executor_id, app_version, recovery_id, \
+               CASE WHEN state = 'DISCONNECTED' THEN {now} - grace_from END AS in_grace FROM executors \
+             WHERE (app_id, executor_id, app_version) IN (VALUES {keys}) \
+             ORDER BY executor_id, app_version, app_id {lock}",
+            now = self.now_expr()
+        );
+        let mut found = HashMap::new();
+        let select = self.of_keys(select, connections);
+        for row in select.fetch_all(&mut **tx).await? {
+            if let Some(recovery_id) = row.try_get("recovery_id")? {
+                let rejoined = Rejoined {
+                    recovery_id,
+                    in_grace: row.try_get("in_grace")?,
+                };
+                found.insert(key(&row)?, rejoined);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A statement about executors, with their keys for parameters.
+    fn of_keys<'q>(
+        &self,
+        sql: String,
+        connections: &'q [Connection<'_>],
+    ) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(connections.len() == 1);
+        for Connection { key, .. } in connections {
+            query = query
+                .bind(&key.app_id)
+                .bind(&key.executor_id)
+                .bind(&key.version);
+        }
+        query
     }
 
     /// Writes down that a session is gone, and opens the record of the loss. `false` if the session
@@ -536,14 +604,7 @@ impl Store {
         );
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
         rows.iter()
-            .map(|row| {
-                let key = ExecutorKey {
-                    app_id: row.try_get("app_id")?,
-                    executor_id: row.try_get("executor_id")?,
-                    version: row.try_get("app_version")?,
-                };
-                Ok((key, row.try_get("left_ms")?))
-            })
+            .map(|row| Ok((key(row)?, row.try_get("left_ms")?)))
             .collect()
     }
 }

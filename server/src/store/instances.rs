@@ -82,27 +82,50 @@ impl Store {
     /// `expiry`: milliseconds of silence after which an instance is gone.
     pub async fn adopt_orphans(&self, expiry: i64) -> Result<u64, StoreError> {
         let _timer = self.timer("adopt_orphans");
-        let lost = self.sql(
-            "UPDATE executors SET state = 'DISCONNECTED', noticed_at = {now}, updated_at = {now}, \
-               unresponsive_since = NULL, generation = generation + 1, \
-               disconnected_at = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}), \
-               grace_from = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}) \
-             WHERE state = 'HEALTHY' AND NOT EXISTS ( \
-               SELECT 1 FROM instances WHERE id = executors.instance_id \
-                 AND stopped_at IS NULL AND heartbeat_at > {now} - $1)",
-        );
+        // Another instance may be writing some of them down as connected, several at a time. Whoever
+        // locks several does it in the same order, or the two could wait for each other.
+        let lost = self.sql(match self.dialect() {
+            Dialect::Postgres => {
+                "UPDATE executors SET state = 'DISCONNECTED', noticed_at = {now}, updated_at = {now}, \
+                   unresponsive_since = NULL, generation = generation + 1, \
+                   disconnected_at = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}), \
+                   grace_from = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}) \
+                 WHERE (app_id, executor_id, app_version) IN (SELECT app_id, executor_id, app_version FROM executors \
+                   WHERE state = 'HEALTHY' AND instance_id IN (SELECT id FROM instances \
+                     WHERE stopped_at IS NOT NULL OR heartbeat_at <= {now} - $1) \
+                   ORDER BY executor_id, app_version, app_id FOR UPDATE)"
+            }
+            Dialect::Sqlite => {
+                "UPDATE executors SET state = 'DISCONNECTED', noticed_at = {now}, updated_at = {now}, \
+                   unresponsive_since = NULL, generation = generation + 1, \
+                   disconnected_at = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}), \
+                   grace_from = COALESCE((SELECT heartbeat_at FROM instances WHERE id = executors.instance_id), {now}) \
+                 WHERE state = 'HEALTHY' AND instance_id IN (SELECT id FROM instances \
+                   WHERE stopped_at IS NOT NULL OR heartbeat_at <= {now} - $1)"
+            }
+        });
         let adopted = sqlx::query(lost)
             .bind(expiry)
             .execute(self.pool())
             .await?
             .rows_affected();
         // Time in which nobody served, or the database was away, counts for nobody.
-        let forgive = self.sql(
-            "UPDATE executors SET grace_from = (SELECT MIN(serving_since) FROM instances \
-               WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1) \
-             WHERE state = 'DISCONNECTED' AND grace_from < (SELECT MIN(serving_since) FROM instances \
-               WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1)",
-        );
+        let forgive = self.sql(match self.dialect() {
+            Dialect::Postgres => {
+                "UPDATE executors SET grace_from = (SELECT MIN(serving_since) FROM instances \
+                   WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1) \
+                 WHERE (app_id, executor_id, app_version) IN (SELECT app_id, executor_id, app_version FROM executors \
+                   WHERE state = 'DISCONNECTED' AND grace_from < (SELECT MIN(serving_since) FROM instances \
+                     WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1) \
+                   ORDER BY executor_id, app_version, app_id FOR UPDATE)"
+            }
+            Dialect::Sqlite => {
+                "UPDATE executors SET grace_from = (SELECT MIN(serving_since) FROM instances \
+                   WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1) \
+                 WHERE state = 'DISCONNECTED' AND grace_from < (SELECT MIN(serving_since) FROM instances \
+                   WHERE stopped_at IS NULL AND heartbeat_at > {now} - $1)"
+            }
+        });
         sqlx::query(forgive)
             .bind(expiry)
             .execute(self.pool())
@@ -110,9 +133,12 @@ impl Store {
         Ok(adopted)
     }
 
-    /// Forgets instances gone for a day.
+    /// Forgets instances gone for a day, unless executors are still written down as theirs.
     pub async fn expire_instances(&self) -> Result<(), StoreError> {
-        let delete = self.sql("DELETE FROM instances WHERE heartbeat_at < {now} - 86400000");
+        let delete = self.sql(
+            "DELETE FROM instances WHERE heartbeat_at < {now} - 86400000 AND NOT EXISTS \
+               (SELECT 1 FROM executors WHERE instance_id = instances.id AND state = 'HEALTHY')",
+        );
         sqlx::query(delete).execute(self.pool()).await?;
         Ok(())
     }

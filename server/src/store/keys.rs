@@ -74,8 +74,12 @@ fn read(row: &AnyRow) -> Result<KeyRow, StoreError> {
 }
 
 impl Store {
-    /// The key whose hash this is.
+    /// The key whose hash this is, as of the last second.
     pub async fn key_by_hash(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
+        self.keys.get(hash.to_owned(), self.read_key(hash)).await
+    }
+
+    async fn read_key(&self, hash: &str) -> Result<Option<KeyRow>, StoreError> {
         let _timer = self.timer("key_by_hash");
         let query = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE key_hash = $1"));
         let Some(row) = sqlx::query(query)

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions};
@@ -32,12 +32,15 @@ pub mod metrics;
 pub mod operations;
 pub mod orgs;
 pub mod outbox;
+mod recent;
 pub mod recoveries;
 pub mod roles;
 pub mod rounds;
 pub mod system;
 pub mod users;
 pub mod views;
+
+use recent::Recent;
 
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
@@ -60,6 +63,8 @@ pub struct Store {
     pool: AnyPool,
     dialect: Dialect,
     metrics: Metrics,
+    keys: Arc<Recent<String, keys::KeyRow>>,
+    apps: Arc<Recent<(String, String), apps::AppRow>>,
 }
 
 /// A failure of the store. Its text never holds a password or a bound value.
@@ -196,6 +201,8 @@ impl Store {
             pool: pool.connect_with(options).await?,
             dialect,
             metrics,
+            keys: Arc::default(),
+            apps: Arc::default(),
         })
     }
 
@@ -290,7 +297,16 @@ impl Store {
     /// Commits a transaction.
     pub async fn commit(&self, tx: Tx) -> Result<(), StoreError> {
         let _timer = self.timer("commit");
-        Ok(tx.commit().await?)
+        let done = tx.commit().await;
+        // Also after a failure: it may have been the answer that was lost, not the commit.
+        self.forget_recent();
+        Ok(done?)
+    }
+
+    /// To be called after changes of keys or applications that [`Store::commit`] does not see.
+    fn forget_recent(&self) {
+        self.keys.forget();
+        self.apps.forget();
     }
 
     /// The connection pool, for single statements.

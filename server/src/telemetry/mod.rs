@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 pub mod applications;
@@ -23,6 +23,7 @@ pub struct Metrics {
     sessions: IntGaugeVec,
     executor_requests: HistogramVec,
     websocket_refused: IntCounterVec,
+    connections_refused: IntCounter,
     recoveries: IntCounterVec,
     open_recoveries: IntGaugeVec,
     recovery_seconds: HistogramVec,
@@ -62,7 +63,13 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             prometheus::Result::Ok(metric)
         };
+        let connections_refused = IntCounter::new(
+            "segno_connections_refused_total",
+            "Connections refused because there were as many as allowed",
+        )?;
+        registry.register(Box::new(connections_refused.clone()))?;
         Ok(Self {
+            connections_refused,
             sessions: gauge(
                 "segno_executor_sessions",
                 "Connected executors, by language",
@@ -155,6 +162,11 @@ impl Metrics {
     /// An executor's connection was refused.
     pub fn websocket_refused(&self, reason: &'static str) {
         self.websocket_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// There was no room for a connection.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
     /// A recovery reached `outcome`, one of the final statuses.
