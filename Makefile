@@ -16,9 +16,10 @@ demo: ## watch a recovery: server, three executors and a load of checkouts on em
 test: ## everything, real PostgreSQL and official SDKs included; ends with a count
 	@tests/setup.sh && tests/postgres.sh tests/run.py
 
-bench: ## what a checkpoint costs, on a durable PostgreSQL (see bench/README.md)
-	cargo build --release -p segno-bench
+bench: ## what a checkpoint costs, and what a fleet costs the server (see bench/README.md)
+	cargo build --release -p segno-bench -p segno-server
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/recorder
+	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/fleet --json $(TARGET)/fleet.json
 
 console: ## build the console into web/dist, which the next build of the binary embeds
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
