@@ -116,7 +116,7 @@ class App:
         status: str,
         version: str | None = None,
         reason: str | None = None,
-        within: float = 20.0,
+        within: float = 40.0,
     ) -> dict[str, Any]:
         """Waits until the newest record of that executor (and version) has that status (and reason)."""
 
@@ -165,7 +165,7 @@ class App:
         self.call("DELETE", f"/workflows/{quote(workflow_id, safe='')}", 204)
 
     def await_workflow(
-        self, workflow_id: str, status: str = "SUCCESS", within: float = 20.0
+        self, workflow_id: str, status: str = "SUCCESS", within: float = 40.0
     ) -> dict[str, Any]:
         """Waits until it has that status; fails at once if it ends in another."""
         seen = eventually(

@@ -126,7 +126,7 @@ class Executor:
             assert self.running(), f"the application ended:\n{self.log.read_text()[-4000:]}"
             return None
 
-        answer = eventually(given, within=60, what=f"an answer of the application, see {self.log}")
+        answer = eventually(given, within=120, what=f"an answer of the application, see {self.log}")
         assert answer is not None
         return answer
 

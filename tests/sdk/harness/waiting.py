@@ -11,7 +11,7 @@ def eventually(
     look: Callable[[], T],
     until: Callable[[T], object] = bool,
     *,
-    within: float = 20.0,
+    within: float = 40.0,
     what: str = "",
 ) -> T:
     """Looks again and again until `until` holds of what it sees, and returns that.

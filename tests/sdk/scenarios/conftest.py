@@ -3,6 +3,7 @@ and an application; their results make up the table that is printed at the end."
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
@@ -12,12 +13,24 @@ from harness import Client, Server, clients, unprepared
 from scenarios.fleet import Fleet
 from scenarios.table import Table
 
+HERE = Path(__file__).resolve().parent
 CLIENTS = clients()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Table([str(client) for client in CLIENTS]), "table")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test says which cell of the table it fills, even one that is skipped before it begins."""
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        mark = item.get_closest_marker("check")
+        assert mark is not None, f"{item.nodeid} lacks its name: @pytest.mark.check(…)"
+        assert isinstance(item, pytest.Function)
+        item.user_properties.append(("cell", [mark.args[0], str(item.callspec.params["client"])]))
 
 
 class Groups(LoadScopeScheduling):
@@ -35,14 +48,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
 @pytest.fixture(params=CLIENTS, ids=str, scope="module")
 def client(request: pytest.FixtureRequest) -> Client:
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def cell(request: pytest.FixtureRequest) -> None:
-    """Says which cell of the table this test fills."""
-    mark = request.node.get_closest_marker("check")
-    assert mark is not None, "a check says its name: @pytest.mark.check(…)"
-    request.node.user_properties.append(("cell", [mark.args[0], request.node.callspec.id]))
 
 
 @pytest.fixture

@@ -13,6 +13,13 @@ from scenarios.traits import Traits
 class Fleet:
     """Its executors, its database, and what is known about its SDK. Checks use ids of their own."""
 
+    # What modules prepare for their checks.
+    main: Executor
+    heir: Executor
+    rule: dict[str, Any]
+    child: str
+    listening: dict[str, Any]
+
     def __init__(self, client: Client, server: Server, name: str, directory: Path) -> None:
         self.client = client
         self.traits = Traits(client)
