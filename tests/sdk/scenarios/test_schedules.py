@@ -35,6 +35,7 @@ def test_list_and_get(fleet: Fleet) -> None:
     assert listed(scheduleNamePrefix="night") == ["nightly"]
     assert listed(status="ACTIVE", workflowName="tick") == ["always", "nightly"]
     assert listed(status="PAUSED") == listed(workflowName="unheard-of") == []
+    assert listed(status="UNHEARD_OF") == []
     nightly = app.call("GET", "/schedules/nightly")
     [row] = fleet.journal.database.rows(
         "SELECT schedule_id, workflow_name, schedule, cron_timezone, automatic_backfill"
