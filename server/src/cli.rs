@@ -15,6 +15,7 @@ use crate::auth::{AppScope, Permission, Permissions, key};
 use crate::config::{LogFormat, ServeArgs, StoreArgs};
 use crate::dev;
 use crate::store::keys::NewKey;
+use crate::store::orgs::{LOCAL, OrgRow};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, logging};
 
@@ -83,7 +84,12 @@ enum KeyCommand {
     /// Create a key and print it
     Create(KeyCreate),
     /// List the keys, without their secrets
-    List(StoreArgs),
+    List {
+        #[command(flatten)]
+        org: OrgArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Revoke a key
     Delete {
         /// Its name
@@ -92,8 +98,26 @@ enum KeyCommand {
         #[arg(long)]
         admin: bool,
         #[command(flatten)]
+        org: OrgArg,
+        #[command(flatten)]
         store: StoreArgs,
     },
+}
+
+#[derive(Args)]
+struct OrgArg {
+    /// The organization whose keys these are; there are others than `local` with --auth oidc only
+    #[arg(long, default_value = LOCAL)]
+    org: String,
+}
+
+impl OrgArg {
+    async fn find(&self, store: &Store) -> anyhow::Result<OrgRow> {
+        // `local` is made by whoever needs it first.
+        store.local_org().await?;
+        let org = store.org_by_name(&self.org).await?;
+        org.with_context(|| format!("there is no organization `{}`", self.org))
+    }
 }
 
 #[derive(Args)]
@@ -113,6 +137,8 @@ struct KeyCreate {
     /// An administrator's key, which may do everything
     #[arg(long)]
     admin: bool,
+    #[command(flatten)]
+    org: OrgArg,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -258,10 +284,15 @@ async fn connect(args: &StoreArgs) -> anyhow::Result<Store> {
 async fn key_command(command: KeyCommand) -> anyhow::Result<()> {
     match command {
         KeyCommand::Create(create) => create_key(create).await,
-        KeyCommand::List(args) => list_keys(&ready(&args).await?).await,
-        KeyCommand::Delete { name, admin, store } => {
+        KeyCommand::List { org, store } => list_keys(&ready(&store).await?, &org).await,
+        KeyCommand::Delete {
+            name,
+            admin,
+            org,
+            store,
+        } => {
             let store = ready(&store).await?;
-            let org = store.local_org().await?;
+            let org = org.find(&store).await?;
             let mut tx = store.begin().await?;
             match store.delete_key(&mut tx, &org.id, &name, admin).await {
                 Ok(_) => {}
@@ -289,7 +320,7 @@ async fn ready(args: &StoreArgs) -> anyhow::Result<Store> {
 
 async fn create_key(create: KeyCreate) -> anyhow::Result<()> {
     let store = ready(&create.store).await?;
-    let org = store.local_org().await?;
+    let org = create.org.find(&store).await?;
     let permissions = if create.admin {
         Permissions::all()
     } else {
@@ -345,8 +376,8 @@ fn permissions(names: &[String]) -> anyhow::Result<Permissions> {
         .collect()
 }
 
-async fn list_keys(store: &Store) -> anyhow::Result<()> {
-    let org = store.local_org().await?;
+async fn list_keys(store: &Store, org: &OrgArg) -> anyhow::Result<()> {
+    let org = org.find(store).await?;
     println!("NAME\tPERMISSIONS\tAPPLICATIONS");
     for admin in [true, false] {
         for key in store.keys(&org.id, admin).await? {

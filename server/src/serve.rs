@@ -146,4 +146,19 @@ fn warn_of_open_doors(config: &Config, address: SocketAddr) {
              use --auth keys, or listen on 127.0.0.1"
         );
     }
+    let Some(oidc) = &config.oidc else { return };
+    if oidc.client_id.is_none() {
+        tracing::warn!(
+            "SEGNO_OIDC_CLIENT_ID is not set: nobody can log in to the console; API keys and tokens work"
+        );
+    }
+    let issuer = url::Url::parse(&oidc.issuer).ok();
+    let local =
+        |url: &url::Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if issuer.is_some_and(|url| url.scheme() == "http" && !local(&url)) {
+        tracing::warn!(
+            issuer = oidc.issuer,
+            "the issuer's keys come over plain HTTP: whoever can change them on the way can be anybody; use https"
+        );
+    }
 }

@@ -229,8 +229,9 @@ pub(super) async fn gate(
     next: Next,
 ) -> Response {
     let Some(operation) = operations.find(request.method(), route.as_str()) else {
-        // Not ours to judge: the router answers 405.
-        return next.run(request).await;
+        // The router itself answers 405. What comes here is a handler that the document does not know,
+        // and so nobody has said who may call it.
+        return Problem::internal(&"a route is not in the OpenAPI document").into_response();
     };
     let id = OperationId(operation.id.clone());
     let mut response = match admit(&state, &operations, operation, request).await {

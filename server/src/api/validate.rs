@@ -22,7 +22,7 @@ impl Validator<'_> {
         self.faults.push(ErrorDetail {
             location: Some(location.to_owned()),
             message: Some(message.into()),
-            value: Some(value.clone()),
+            value: Some(without_secret(value)),
         });
     }
 
@@ -153,6 +153,15 @@ impl Validator<'_> {
             }
         }
     }
+}
+
+/// A value to be shown: answers are logged by proxies and clients.
+fn without_secret(value: &Value) -> Value {
+    let mut shown = value.clone();
+    if let Some(secret) = shown.get_mut("secret") {
+        *secret = Value::from("(hidden)");
+    }
+    shown
 }
 
 /// The schema's `type`, one or several.

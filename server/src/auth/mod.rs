@@ -225,8 +225,13 @@ impl Auth {
             caller: None,
             source_ip: source.to_string(),
         };
-        if let Some((user, permissions)) = account {
+        if let Some((mut user, permissions)) = account {
             let org = store.org_by_id(&user.org_id).await?;
+            let told = identity.person.as_ref().and_then(|p| p.email.clone());
+            if let Some(email) = told.filter(|email| *email != user.email) {
+                store.set_user_email(&user.id, &email).await?;
+                user.email = email;
+            }
             identity.subject.id.clone_from(&user.id);
             identity.subject.display = user.display().to_owned();
             identity.caller = org.map(|org| Caller {

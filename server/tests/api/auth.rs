@@ -7,17 +7,26 @@ use serde_json::{Value, json};
 
 use crate::server::{ADMIN, TestServer, send};
 
-/// Every operation: method, a path that fits its parameters, permission, whether it changes something.
+/// Every operation that a server without users has.
 fn operations() -> Vec<(Method, String, Value)> {
+    let mut all = every_operation("local");
+    all.retain(|(_, _, operation)| !needs_users(operation));
+    all
+}
+
+pub(crate) fn needs_users(operation: &Value) -> bool {
+    operation["x-dbos-requires-oauth"] == true && operation["x-segno-with-keys"] != true
+}
+
+/// Every operation: method, a path in the organization that fits its parameters, and its description.
+pub(crate) fn every_operation(org: &str) -> Vec<(Method, String, Value)> {
     let document = document(SpecVersion::V31);
     let parameter = regex::Regex::new(r"\{\w+\}").unwrap();
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            let path = path
-                .replace("{orgName}", "local")
-                .replace("{appName}", "shop");
+            let path = path.replace("{orgName}", org).replace("{appName}", "shop");
             let path = parameter.replace_all(&path, "some").into_owned();
             all.push((method, path, operation.clone()));
         }
@@ -108,7 +117,7 @@ async fn every_operation_needs_its_permission_and_no_other() {
 }
 
 /// A body that fits the operation's schema.
-fn sample_body(operation: &Value) -> Option<Value> {
+pub(crate) fn sample_body(operation: &Value) -> Option<Value> {
     let document = document(SpecVersion::V31);
     let reference =
         operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()?;
@@ -136,12 +145,31 @@ fn sample_body(operation: &Value) -> Option<Value> {
 
 #[tokio::test]
 async fn every_change_is_declared_for_the_audit_log() {
-    for (method, path, operation) in operations() {
+    for (method, path, operation) in every_operation("local") {
         assert_eq!(
             operation["x-segno-audit"].is_string(),
             method != Method::GET,
             "{method} {path}"
         );
+    }
+}
+
+/// Clients read 404 as "this server knows no users".
+#[tokio::test]
+async fn without_users_there_are_no_operations_on_them() {
+    for auth in [AuthMode::None, AuthMode::Keys] {
+        let server = TestServer::start(crate::server::Database::sqlite(), auth).await;
+        let mut tried = 0;
+        for (method, path, operation) in every_operation("local") {
+            let locked = operation["x-dbos-requires-oauth"] == true
+                && (auth == AuthMode::None || needs_users(&operation));
+            if locked {
+                tried += 1;
+                send(server.admin(method, &path)).await.problem(404);
+            }
+        }
+        assert_eq!(tried, if auth == AuthMode::None { 16 } else { 15 });
+        server.get("/v2/nonsense").await.problem(404);
     }
 }
 

@@ -257,9 +257,34 @@ async fn no_key_appears_in_the_log_at_any_level() {
 #[tokio::test]
 async fn unusable_settings_say_what_to_do() {
     let database = Database::sqlite();
-    let cases: [(&[(&str, &str)], &str); 5] = [
-        (&[("SEGNO_AUTH", "oidc")], "--auth keys"),
-        (&[("DBOS_OAUTH_ENABLED", "true")], "--auth keys"),
+    let cases: [(&[(&str, &str)], &str); 8] = [
+        (&[("SEGNO_AUTH", "oidc")], "SEGNO_OIDC_ISSUER"),
+        (&[("DBOS_OAUTH_ENABLED", "true")], "SEGNO_OIDC_ISSUER"),
+        (
+            &[
+                ("SEGNO_AUTH", "oidc"),
+                ("SEGNO_OIDC_ISSUER", "https://login.example"),
+                ("SEGNO_OIDC_AUDIENCE", ""),
+            ],
+            "SEGNO_OIDC_AUDIENCE",
+        ),
+        (
+            &[
+                ("SEGNO_AUTH", "oidc"),
+                ("DBOS_OAUTH_ISSUER", "login.example"),
+                ("DBOS_OAUTH_AUDIENCE", "segno"),
+            ],
+            "SEGNO_OIDC_ISSUER",
+        ),
+        (
+            &[
+                ("SEGNO_AUTH", "oidc"),
+                ("SEGNO_OIDC_ISSUER", "https://login.example"),
+                ("SEGNO_OIDC_AUDIENCE", "segno"),
+                ("SEGNO_OIDC_JWKS_URL", "keys"),
+            ],
+            "SEGNO_OIDC_JWKS_URL",
+        ),
         (&[("SEGNO_ADMIN_KEY", "dbos_short")], "32"),
         (&[("SEGNO_DATABASE_URL", "mysql://x")], "postgres://"),
         (&[("SEGNO_LOG", "=,=")], "SEGNO_LOG"),
@@ -272,6 +297,59 @@ async fn unusable_settings_say_what_to_do() {
         assert!(!ok && error.contains(expected), "{variables:?}: {error}");
         assert!(!error.contains("dbos_short"));
     }
+}
+
+/// The names of the upstream product will do, and an issuer that is not there does not matter yet.
+#[tokio::test]
+async fn a_server_for_people_starts_with_the_upstream_names() {
+    let database = Database::sqlite();
+    let (mut child, base, _lines, log) = serve(segno(&database).envs([
+        ("DBOS_OAUTH_ENABLED", "true"),
+        ("DBOS_OAUTH_ISSUER", "http://127.0.0.1:1/realm"),
+        ("DBOS_OAUTH_AUDIENCE", "segno"),
+    ]))
+    .await;
+    assert!(log.contains("SEGNO_OIDC_CLIENT_ID"), "{log}");
+    let url = format!("{base}/console/session-config");
+    let told: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    assert_eq!(told["oidc"]["issuer"], "http://127.0.0.1:1/realm");
+    assert_eq!(told["oidc"]["clientId"], Value::Null);
+    terminate(&child);
+    assert!(child.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn keys_are_made_for_any_organization() {
+    let issuer = crate::issuer::Issuer::start().await;
+    let server = issuer.server(Database::sqlite()).await;
+    let send = |method, path: &str, body: Value| {
+        let request = server
+            .request(method, path)
+            .bearer_auth(issuer.token("ann"));
+        crate::server::send(request.json(&body))
+    };
+    send(reqwest::Method::POST, "/v2/users", json!({"name": "ann"}))
+        .await
+        .expect(201);
+    let me = send(reqwest::Method::GET, "/v2/self", Value::Null)
+        .await
+        .json;
+    let org = me["orgName"].as_str().unwrap();
+    let arguments = ["key", "create", "rescue", "--admin", "--org", org];
+    let (ok, key, error) = run(segno(&server.database).args(arguments)).await;
+    assert!(ok, "{error}");
+    let found = server
+        .get_with(key.trim(), "/v2/self")
+        .await
+        .expect(200)
+        .json;
+    assert_eq!(found["orgName"], me["orgName"]);
+    assert_eq!(found["permissions"].as_array().unwrap().len(), 8);
+    let (ok, listed, _) = run(segno(&server.database).args(["key", "list", "--org", org])).await;
+    assert!(ok && listed.contains("rescue"), "{listed}");
+    let (ok, _, error) =
+        run(segno(&server.database).args(["key", "list", "--org", "nobody"])).await;
+    assert!(!ok && error.contains("nobody"), "{error}");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// A connected executor; it leaves when dropped.
 pub(crate) struct FakeExecutor {
     task: JoinHandle<()>,
+    id: String,
     /// Every request but `executor_info`, without its id.
     pub(crate) requests: Arc<Mutex<Vec<Value>>>,
     closed: mpsc::Receiver<()>,
@@ -52,6 +53,26 @@ impl FakeExecutor {
 
     /// The same, of another SDK and release.
     pub(crate) async fn of_release(
+        server: &TestServer,
+        app: &str,
+        key: &str,
+        version: &str,
+        release: (&'static str, &'static str),
+        answers: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let executor = Self::dial(server, app, key, version, release, answers).await;
+        until("the executor is listed", async || {
+            let path = format!("/v2/orgs/local/apps/{app}/executors");
+            let listed = server.get(&path).await.expect(200).json;
+            let mut rows = listed.as_array().unwrap().iter();
+            rows.any(|row| row["executorId"] == executor.id && row["status"] == "HEALTHY")
+        })
+        .await;
+        executor
+    }
+
+    /// Connects, and does not wait until the server knows it.
+    pub(crate) async fn dial(
         server: &TestServer,
         app: &str,
         key: &str,
@@ -98,34 +119,13 @@ impl FakeExecutor {
             }
             close.send(()).await.ok();
         });
-        let executor = Self {
+        Self {
             task,
+            id: known,
             requests,
             closed,
             silent,
-        };
-        let listed = async {
-            loop {
-                let listed = server
-                    .get(&format!("/v2/orgs/local/apps/{app}/executors"))
-                    .await
-                    .expect(200)
-                    .json;
-                if listed
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .any(|row| row["executorId"] == known && row["status"] == "HEALTHY")
-                {
-                    return;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(10), listed)
-            .await
-            .expect("the executor is listed");
-        executor
+        }
     }
 
     /// The requests so far of one type.
