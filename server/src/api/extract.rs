@@ -113,31 +113,20 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Body<T> {
     }
 }
 
-/// An object as a whole answer: it says where its schema is.
+/// An object as a whole answer. A `Link` says where its schema is: the member `$schema`, which the
+/// document allows, would have to be an absolute URL, and the server does not know the one it is
+/// reached at.
 #[derive(Debug)]
 pub struct Object<T>(pub T);
 
-#[derive(Serialize)]
-struct Described<'a, T> {
-    #[serde(rename = "$schema")]
-    schema: &'a str,
-    #[serde(flatten)]
-    object: &'a T,
-}
-
 impl<T: Serialize + ToSchema> IntoResponse for Object<T> {
     fn into_response(self) -> Response {
-        let schema = format!("/schemas/{}.json", T::name());
-        let described = Described {
-            schema: &schema,
-            object: &self.0,
-        };
-        match serde_json::to_vec(&described) {
+        match serde_json::to_vec(&self.0) {
             Ok(body) => {
                 let mut response =
                     ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-                if let Ok(link) = HeaderValue::from_str(&format!("<{schema}>; rel=\"describedBy\""))
-                {
+                let link = format!("</schemas/{}.json>; rel=\"describedBy\"", T::name());
+                if let Ok(link) = HeaderValue::from_str(&link) {
                     response.headers_mut().insert(header::LINK, link);
                 }
                 response

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header, uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::api;
 use crate::state::AppState;
 
 pub mod connections;
+mod prefix;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from the client.
@@ -25,6 +26,7 @@ pub fn router(state: AppState) -> Result<Router, api::Undeclared> {
     Ok(api::router(&state)?
         .merge(crate::hub::routes())
         .fallback(fallback)
+        .layer(from_fn(prefix::restore))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state))

@@ -29,9 +29,12 @@ def free_port() -> int:
 
 
 class Server:
-    """The server in mode `keys` on PostgreSQL. Killed and started again it keeps its address."""
+    """The server in mode `keys` on PostgreSQL, unless `settings` say otherwise (variables; empty ones
+    are left out). Killed and started again it keeps its address.
+    """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: dict[str, str] | None = None) -> None:
+        self._settings = settings or {}
         self.admin_key = f"dbos_{secrets.token_hex(24)}"
         self.log = directory / "server.log"
         self._database = Database("server")
@@ -77,7 +80,7 @@ class Server:
             for key, value in os.environ.items()
             if not key.startswith(("SEGNO_", "DBOS_"))
         }
-        return own | {
+        settings = {
             "SEGNO_LISTEN": f"127.0.0.1:{self.address[1]}",
             "SEGNO_DATABASE_URL": self._database.url,
             "SEGNO_AUTH": "keys",
@@ -85,7 +88,8 @@ class Server:
             "RUST_LOG": os.environ.get(
                 "RUST_LOG", "info,segno_server=debug,segno_server::access=warn"
             ),
-        }
+        } | self._settings
+        return own | {name: value for name, value in settings.items() if value}
 
     def _answers(self) -> bool | None:
         """True: it is up. False: it has ended. None: neither yet."""
