@@ -30,6 +30,7 @@ import environments  # noqa: E402
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
 LANGUAGES = environments.manifests()
 WEB = ROOT / "web"
+CLI_TESTS = ROOT / "tests" / "cli"
 CONSOLE_TESTS = ROOT / "tests" / "console"
 OIDC_TESTS = ROOT / "tests" / "oidc"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -123,6 +124,16 @@ def stages() -> list[Stage]:
             ],
             needs=("cargo", "postgres", "prometheus"),
             after=("build", environment("tests")),
+            env={"SEGNO_BIN": str(segno)},
+        ),
+        Stage(
+            "cli",
+            [
+                str(environments.CACHE / "tests" / "bin" / "python"),
+                *("-m", "pytest", "-c", str(CLI_TESTS / "pytest.ini"), str(CLI_TESTS), "--numprocesses=3"),
+            ],
+            needs=("cargo", "postgres", "go", "node"),
+            after=("build", environment("tests"), environment("python")),
             env={"SEGNO_BIN": str(segno)},
         ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
