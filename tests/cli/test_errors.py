@@ -51,8 +51,9 @@ def test_paths_cannot_trick(world: World, shop: Executor, workflow_id: str) -> N
     """Each is an id of nothing, or refused as one; none is another route or breaks the executor."""
     answer = world.http("GET", f"{world.app}/workflows/{workflow_id}", None)
     assert answer.status_code in (400, 404, 414, 422, 431), answer.text
+    # An SDK may say that it cancelled what is not there.
     answer = world.http("POST", f"{world.app}/workflows/{workflow_id}/cancel", None, json={})
-    assert answer.status_code in (400, 404, 414, 422, 431), answer.text
+    assert answer.status_code in (204, 400, 404, 414, 422, 431), answer.text
     assert world.await_executor(shop, "HEALTHY")
 
 

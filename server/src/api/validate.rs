@@ -2,6 +2,9 @@
 //! their places, in the words that clients of this API know. Only the parts of JSON Schema that the
 //! document uses are understood; a unit test proves that it uses no others.
 
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -72,13 +75,16 @@ impl Validator<'_> {
             self.fault(location, format!("expected length <= {most}"), value);
         }
         if let Some(pattern) = schema["pattern"].as_str()
-            && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+            && !matches(pattern, text)
         {
             self.fault(
                 location,
                 format!("expected string to match pattern {pattern}"),
                 value,
             );
+        }
+        if text.contains('\0') {
+            self.fault(location, "expected no NUL: a database cannot hold it", value);
         }
         if schema["format"] == "date-time" && Timestamp::parse(text).is_none() {
             self.fault(location, "expected string to be RFC 3339 date-time", value);
@@ -218,6 +224,22 @@ fn parse_text(schema: &Value, text: &str) -> Result<Value, &'static str> {
     }
 }
 
+/// Whether `text` matches a pattern of our own document; each of those is compiled once.
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: RwLock<BTreeMap<String, Option<Regex>>> = RwLock::new(BTreeMap::new());
+    let is_match = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+    let known = COMPILED.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = known.get(pattern) {
+        return is_match(regex);
+    }
+    drop(known);
+    let regex = Regex::new(pattern).ok();
+    let answer = is_match(&regex);
+    let mut known = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
+    known.insert(pattern.to_owned(), regex);
+    answer
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -273,12 +295,13 @@ mod tests {
         });
         let found = faults(
             schema.clone(),
-            json!({"workflowIds": ["a", 1, "a"], "rollout": {"n": -1, "x": 0}, "name": "A", "at": "now",
+            json!({"workflowIds": ["a", 1, "a", "\0"], "rollout": {"n": -1, "x": 0}, "name": "A", "at": "now",
                 "small": 3_000_000_000_u64, "zzz": null}),
         );
         let places: Vec<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
         for place in [
             "body.workflowIds[1]",
+            "body.workflowIds[3]",
             "body.workflowIds",
             "body.rollout.n",
             "body.rollout.x",
