@@ -16,6 +16,7 @@ use crate::state::AppState;
 
 pub mod connections;
 mod prefix;
+mod unread;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id taken over from the client.
@@ -27,6 +28,7 @@ pub fn router(state: AppState) -> Result<Router, api::Undeclared> {
         .merge(crate::hub::routes())
         .fallback(fallback)
         .layer(from_fn(prefix::restore))
+        .layer(from_fn(unread::announce_close))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state))

@@ -167,6 +167,27 @@ async fn a_body_that_does_not_arrive_is_408() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_body_was_read_says_that_it_is_the_last() {
+    let server = server().await;
+    let mut socket = tokio::net::TcpStream::connect(server.base.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let head = "POST /v2/nonsense HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("connection: close"),
+        "{answer}"
+    );
+
+    let read = server.post(BULK, json!({"workflowIds": 1})).await;
+    assert!(read.headers.get("connection").is_none(), "{:?}", read.headers);
+    read.problem(422);
+}
+
+#[tokio::test]
 async fn an_accept_header_that_excludes_json_is_406() {
     let server = server().await;
     let ask = |accept: &'static str| {
