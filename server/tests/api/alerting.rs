@@ -87,7 +87,7 @@ async fn rules_are_made_listed_and_deleted() {
             "receivingAppId": ids.1, "ruleType": "WorkflowFailure",
             "ruleMetadata": {"workflow_name": "checkout", "threshold": 3, "period_secs": 60}})
         );
-        assert_eq!(server.get(RULES).await.expect(200).json, json!([shown]));
+        assert_eq!(server.get(RULES).await.expect(200).json, json!([made]));
         let own = json!({"ruleType": "StrandedRecovery", "ruleMetadata": {}});
         assert_eq!(
             server.post(RULES, own).await.expect(201).json["receivingAppId"],
