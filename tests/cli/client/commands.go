@@ -322,6 +322,22 @@ func schedules() *cobra.Command {
 	return group("schedule", list, get, pause, resume, trigger, backfill)
 }
 
+func whoami() *cobra.Command {
+	return output(command("whoami", 0, func(ctx context.Context, s *session, cmd *cobra.Command, _ []string) error {
+		if os.Getenv("DBOS_TOKEN") == "" {
+			fmt.Println("local")
+			return nil
+		}
+		r, err := s.api.GetCurrentUserWithResponse(ctx)
+		if err != nil {
+			return err
+		}
+		return show(cmd, r.StatusCode(), r.Body, r.JSON200, r.JSON200 == nil, "", func() []string {
+			return []string{r.JSON200.Name, string(r.JSON200.Email)}
+		})
+	}))
+}
+
 // ids are the arguments, or the lines of standard input for a single "-".
 func ids(args []string) ([]string, error) {
 	if len(args) != 1 || args[0] != "-" {

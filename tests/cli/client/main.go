@@ -179,7 +179,7 @@ func moment(text string) (time.Time, error) {
 func main() {
 	root := &cobra.Command{Use: "client", SilenceUsage: true, SilenceErrors: true}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
-	root.AddCommand(apps(), keys(), permissions(), workflows(), queues(), schedules())
+	root.AddCommand(apps(), keys(), permissions(), workflows(), queues(), schedules(), whoami())
 	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(exitCode(err))
