@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use segno_protocol::Alert;
 use serde::Serialize;
@@ -62,6 +63,7 @@ struct Settings {
     app_version: Option<String>,
     control_plane: Option<(String, String)>,
     on_alert: Option<AlertHandler>,
+    retention: Option<Duration>,
     recovery_limit: Limit,
     queues: Vec<Queue>,
     schedules: Vec<schedule::Declared>,
@@ -263,6 +265,13 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Deletes runs that ended longer ago than this, with everything they recorded; looked after hourly.
+    /// Kept for ever unless given.
+    pub fn retention(mut self, keep: Duration) -> Self {
+        self.settings.retention = Some(keep);
+        self
+    }
+
     /// How often a run may be recovered before it is set aside; 100 unless given.
     pub fn max_recovery_attempts(mut self, attempts: u32) -> Self {
         self.settings.recovery_limit = Limit::Times(attempts);
@@ -329,6 +338,7 @@ impl<S> Builder<S> {
             },
             capacity: CAPACITY,
             listen_queues: settings.listen_queues,
+            retention: settings.retention,
         };
         tracing::info!(
             app = identity.app_name,

@@ -26,8 +26,23 @@
 //! }
 //! ```
 //!
+//! What a workflow does durably:
+//!
+//! | | |
+//! | --- | --- |
+//! | work | [`step`](Ctx::step), [`try_step`](Ctx::try_step), [`transaction`](Ctx::transaction) |
+//! | time | [`sleep`](Ctx::sleep), [`now`](Ctx::now), timeouts and deadlines of [starts](PendingStart) |
+//! | other runs | [`start`](Ctx::start), [`run`](Ctx::run), [`start_all`](Ctx::start_all), [`wait_first`](Ctx::wait_first), [`wait_all`](Ctx::wait_all) |
+//! | messages, events, streams | [`send`](Ctx::send) and [`recv`](Ctx::recv), [`set_event`](Ctx::set_event) and [`get_event`](Ctx::get_event), [`write_stream`](Ctx::write_stream) and [`read_stream`](Ctx::read_stream) |
+//! | the first of several | [`select!`] |
+//! | chance | [`uuid`](Ctx::uuid), [`random`](Ctx::random) |
+//! | changes of its code | [`patch`](Ctx::patch), [`deprecate_patch`](Ctx::deprecate_patch) |
+//!
 //! - [`Segno`] launches an application, starts workflows and looks after them.
 //! - [`Ctx`] is what a workflow does everything durable with: steps, transactions, sleeps, children.
+//! - [`Queue`] limits how many run at once or in a while, [`Schedule`] starts them at times,
+//!   [`Segno::debouncer`] once for many calls.
+//! - [`Client`] does in another process what [`Segno`] does, but runs nothing.
 //! - [`Error`] is what goes wrong; cancellation, shutdown and loss of ownership never show as errors
 //!   inside a workflow, its future is dropped instead.
 
@@ -35,10 +50,12 @@ mod administration;
 mod app;
 mod backoff;
 mod builder;
+mod client;
 mod clock;
 pub mod conductor;
 mod context;
 mod cron;
+mod debounce;
 mod error;
 mod event;
 mod execution;
@@ -68,7 +85,9 @@ mod workflow;
 pub use administration::{Aggregation, Rewind, Versions};
 pub use app::{RecorderStats, Segno};
 pub use builder::{Builder, Migrate};
+pub use client::Client;
 pub use context::Ctx;
+pub use debounce::Debouncer;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{GetEvent, ReadEvent, SetEvent};
 pub use explain::{Explanation, Reason};
@@ -83,7 +102,7 @@ pub use status::Status;
 pub use step::{Retry, Step, StepError};
 pub use stream::{StreamReader, WriteStream};
 pub use transaction::{Db, FromRows, Parameter, Query, Transaction, Tx};
-pub use values::{Patch, Value};
+pub use values::{Patch, RecordedValue};
 pub use wait::Sleep;
 pub use workflow::{ByName, Target, WorkflowError, WorkflowFn, WorkflowRef};
 

@@ -35,6 +35,12 @@ pub struct WorkflowInfo {
     pub attempts: i64,
     /// Run that started it.
     pub parent_id: Option<String>,
+    /// What it was started with to be found by.
+    pub attributes: Option<Value>,
+    /// User on whose behalf it runs.
+    pub authenticated_user: Option<String>,
+    /// Schedule that started it.
+    pub schedule: Option<String>,
     /// Run it is a fork of.
     pub forked_from: Option<String>,
     /// When it was started or enqueued.
@@ -62,6 +68,9 @@ impl WorkflowInfo {
             queue: row.queue_name,
             attempts: row.recovery_attempts,
             parent_id: row.parent_workflow_id,
+            attributes: row.attributes.as_deref().map(json),
+            authenticated_user: row.authenticated_user,
+            schedule: row.schedule_name,
             forked_from: row.forked_from,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -220,6 +229,68 @@ impl<'a> Workflows<'a> {
     /// Ended then or earlier.
     pub fn completed_before(mut self, instant: SystemTime) -> Self {
         self.filter.completed_to = Some(millis(instant));
+        self
+    }
+
+    /// Taken from their queue then or later.
+    pub fn dequeued_after(mut self, instant: SystemTime) -> Self {
+        self.filter.dequeued_from = Some(millis(instant));
+        self
+    }
+
+    /// Taken from their queue then or earlier.
+    pub fn dequeued_before(mut self, instant: SystemTime) -> Self {
+        self.filter.dequeued_to = Some(millis(instant));
+        self
+    }
+
+    /// The run of this id, of whatever application; several calls name several.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.filter.ids.push(id.into());
+        self.filter.scope = Scope::All;
+        self
+    }
+
+    /// Runs on behalf of this user.
+    pub fn authenticated_user(mut self, user: impl Into<String>) -> Self {
+        self.filter.authenticated_users.push(user.into());
+        self
+    }
+
+    /// Runs that this schedule started.
+    pub fn schedule(mut self, name: impl Into<String>) -> Self {
+        self.filter.schedule_names.push(name.into());
+        self
+    }
+
+    /// Runs whose attributes contain this one.
+    pub fn attribute(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let attributes = self.filter.attributes.get_or_insert_default();
+        attributes.insert(key.into(), value.into());
+        self
+    }
+
+    /// Runs in which a step of this name failed.
+    pub fn failed_at(mut self, step: impl Into<String>) -> Self {
+        self.filter.failed_steps.push(step.into());
+        self
+    }
+
+    /// Only forks, or only runs that are none.
+    pub fn is_fork(mut self, is_fork: bool) -> Self {
+        self.filter.is_fork = Some(is_fork);
+        self
+    }
+
+    /// Only children, or only runs that are none.
+    pub fn has_parent(mut self, has_parent: bool) -> Self {
+        self.filter.has_parent = Some(has_parent);
+        self
+    }
+
+    /// Only what is on a queue or was taken from one and runs.
+    pub fn queues_only(mut self) -> Self {
+        self.filter.queues_only = true;
         self
     }
 

@@ -77,6 +77,9 @@ pub fn poll<F: Future>(
         .map(|value| *output = Some(value))
 }
 
+/// Polls a call without knowing its type.
+type Poller<'a> = dyn FnMut(&mut Context<'_>) -> Poll<()> + Send + 'a;
+
 /// A race under way; `select!` makes it.
 pub struct Race {
     execution: Arc<Execution>,
@@ -113,10 +116,7 @@ impl Race {
     }
 
     /// The number of the first call to complete, or that on record, which is waited for alone.
-    pub async fn first(
-        &mut self,
-        arms: &mut [&mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + Send)],
-    ) -> usize {
+    pub async fn first(&mut self, arms: &mut [&mut Poller<'_>]) -> usize {
         let position = self.execution.take_position();
         let (position, recorded) = self.execution.replay_or_misuse(position, NAME).await;
         self.position = Some(position);

@@ -123,6 +123,26 @@ impl<'a, R> PendingStart<'a, R> {
         self
     }
 
+    /// The row of a debounced run, which waits for so long and may be pushed back until `end`.
+    pub(crate) fn debounced(
+        mut self,
+        queue: &str,
+        deduplication_id: &str,
+        wait: Duration,
+        end: Option<i64>,
+    ) -> Result<StartRow> {
+        self.queue = Some(QueueOptions {
+            name: queue.to_owned(),
+            deduplication_id: Some(deduplication_id.to_owned()),
+            delay: Some(wait),
+            ..QueueOptions::default()
+        });
+        Ok(StartRow {
+            debounce: Some(end),
+            ..self.row(None)?
+        })
+    }
+
     async fn start(self) -> Result<Handle<R>> {
         let return_existing = self
             .queue
@@ -219,7 +239,9 @@ impl<'a, R> PendingStart<'a, R> {
             inputs: self.input?,
             token: Uuid::new_v4().to_string(),
             queue: None,
-            app_version: Some(runtime.app_version().to_owned()),
+            // A client has none: the latest version takes the run.
+            app_version: Some(runtime.app_version().to_owned())
+                .filter(|version| !version.is_empty()),
             executor_id: runtime.executor_id().to_owned(),
             timeout_ms,
             // The budget of a queued run begins when it is taken from the queue.

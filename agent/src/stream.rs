@@ -177,6 +177,10 @@ impl<T: DeserializeOwned> StreamReader<'_, T> {
     /// The next entry, waiting until there is one; `None` at the end of the stream.
     ///
     /// In a workflow it is a recorded step, so a recovered run reads the same.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is the asynchronous one, as in `StreamExt`"
+    )]
     pub fn next(&mut self) -> impl Future<Output = Option<Result<T>>> + Send + '_ {
         let position = self.execution.map(|execution| execution.take_position());
         async move {

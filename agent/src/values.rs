@@ -20,13 +20,13 @@ use crate::underway::Doing;
 
 /// A value about to be made and recorded; await it. See [`Ctx::now`], [`Ctx::uuid`], [`Ctx::random`].
 #[must_use = "nothing is recorded until this is awaited"]
-pub struct Value<'a, T>(BoxFuture<'a, T>);
+pub struct RecordedValue<'a, T>(BoxFuture<'a, T>);
 
 /// Which side of a change a run is on; await it. See [`Ctx::patch`].
 #[must_use = "a patch decides nothing until it is awaited"]
 pub struct Patch<'a>(BoxFuture<'a, bool>);
 
-durable_call!(Value<'a, T> -> T, Patch<'a> -> bool);
+durable_call!(RecordedValue<'a, T> -> T, Patch<'a> -> bool);
 
 /// Makes a value once and records it. Inside a step, which is recorded as a whole, it is made each time.
 async fn value<T: Serialize + DeserializeOwned>(
@@ -91,31 +91,31 @@ fn marker(name: &str) -> String {
 }
 
 impl<S> Ctx<S> {
-    fn value<T>(&self, name: &'static str, make: fn() -> T) -> Value<'_, T>
+    fn value<T>(&self, name: &'static str, make: fn() -> T) -> RecordedValue<'_, T>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
     {
         let execution = self.execution().clone();
         let place = execution.take_place();
-        Value(Box::pin(value(execution, place, name, make)))
+        RecordedValue(Box::pin(value(execution, place, name, make)))
     }
 
     /// The time, to the millisecond: that of the first execution.
-    pub fn now(&self) -> Value<'_, SystemTime> {
+    pub fn now(&self) -> RecordedValue<'_, SystemTime> {
         let now = self.value("DBOS.now", clock::now_ms);
-        Value(Box::pin(async {
+        RecordedValue(Box::pin(async {
             let millis = u64::try_from(now.await).unwrap_or(0);
             UNIX_EPOCH + Duration::from_millis(millis)
         }))
     }
 
     /// A random UUID: that of the first execution.
-    pub fn uuid(&self) -> Value<'_, Uuid> {
+    pub fn uuid(&self) -> RecordedValue<'_, Uuid> {
         self.value("DBOS.randomUUID", Uuid::new_v4)
     }
 
     /// A random number from 0 up to but not including 1: that of the first execution.
-    pub fn random(&self) -> Value<'_, f64> {
+    pub fn random(&self) -> RecordedValue<'_, f64> {
         self.value("DBOS.random", rand::random::<f64>)
     }
 

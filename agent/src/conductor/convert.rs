@@ -51,6 +51,7 @@ pub(super) fn workflow_filter(asked: &wire::WorkflowFilter, own: &Scope) -> db::
         has_parent: asked.has_parent,
         attributes: asked.attributes.clone(),
         queues_only: asked.queues_only,
+        failed_steps: Vec::new(),
     }
 }
 
@@ -266,6 +267,7 @@ pub(super) fn aggregate_filter(asked: &wire::AggregateFilter, own: &Scope) -> db
         has_parent: asked.has_parent,
         attributes: asked.attributes.clone(),
         queues_only: false,
+        failed_steps: Vec::new(),
     }
 }
 

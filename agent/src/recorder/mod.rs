@@ -194,7 +194,7 @@ pub(crate) enum EffectWritten {
 }
 
 enum Work {
-    Start(StartRow),
+    Start(Box<StartRow>),
     Step(StepRow),
     Outcome(OutcomeRow),
     Effect(EffectRow),
@@ -255,7 +255,7 @@ impl Recorder {
 
     /// Commits a start.
     pub(crate) async fn start(&self, row: StartRow) -> Result<StartWritten> {
-        match self.submit(Work::Start(row)).await? {
+        match self.submit(Work::Start(Box::new(row))).await? {
             Written::Start(written) => Ok(written),
             _ => Err(wrong_answer()),
         }

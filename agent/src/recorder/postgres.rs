@@ -143,7 +143,7 @@ impl<'a> Sorted<'a> {
         let mut sorted = Self::default();
         for (index, item) in items.iter().enumerate() {
             match &item.work {
-                Work::Start(row) => sorted.starts.push((index, row)),
+                Work::Start(row) => sorted.starts.push((index, &**row)),
                 Work::Step(row) => sorted.steps.push(Step {
                     index,
                     row,

@@ -134,7 +134,11 @@ async fn start(
         .bind(row.status.as_str())
         .bind(&row.name)
         .bind(&row.queue)
-        .bind(row.application.as_deref().unwrap_or(app))
+        .bind(
+            row.application
+                .as_deref()
+                .or((!app.is_empty()).then_some(app)),
+        )
         .bind(&row.app_version)
         .bind(&row.executor_id)
         .bind(&row.token)

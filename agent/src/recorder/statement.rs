@@ -53,7 +53,7 @@ ins AS (
           delay_until_epoch_ms, priority, deduplication_id, queue_partition_key, parent_workflow_id, attributes,
           authenticated_user, assumed_role, authenticated_roles, schedule_name, is_debounced,
           debounce_deadline_epoch_ms)
-  SELECT s.id, s.status, s.name, s.queue, COALESCE(s.application, $35), s.version, NULLIF(s.executor, ''), '',
+  SELECT s.id, s.status, s.name, s.queue, COALESCE(s.application, NULLIF($35, '')), s.version, NULLIF(s.executor, ''), '',
          'portable_json', s.token,
          CASE WHEN s.status = 'PENDING' THEN s.token END, CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END,
          s.timeout_ms, s.deadline_ms, s.delay_ms, s.priority, s.dedup, s.partition, s.parent, s.attributes::jsonb,

@@ -1,20 +1,27 @@
-//! Waiting for runs that this process does not execute: one query for all that are waited for.
+//! Waiting for runs that this process did not execute when the wait began: one query for all that are
+//! waited for, when somebody tells that runs have ended, and in any case once a second. What ends in this
+//! process is told directly.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
 
-use super::Runtime;
+use super::{POLL, Runtime, wakeup};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execution::Ending;
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row};
 use crate::workflow::foreign;
 
-/// How long the database is left alone between two looks while somebody waits.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long the database is left alone after a look: this much, and several times as long as the look took.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSES_A_LOOK: u32 = 5;
 
 /// How a run ended.
 #[derive(Debug, Clone)]
@@ -29,11 +36,28 @@ pub(crate) enum Outcome {
 
 type Waiters = Vec<oneshot::Sender<Result<Outcome>>>;
 
+/// A process that waits says so this often; after twice that, it is not believed to wait any more.
+const SAY_WAITING: Duration = Duration::from_secs(30);
+
 /// Who waits for what.
-#[derive(Default)]
 pub(super) struct Completions {
     waiting: Mutex<HashMap<String, Waiters>>,
     look: Notify,
+    /// This process, among those that wait.
+    instance: String,
+    /// Until when another process is believed to wait, in epoch milliseconds.
+    awaited_until: AtomicI64,
+}
+
+impl Default for Completions {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            look: Notify::new(),
+            instance: Uuid::new_v4().to_string(),
+            awaited_until: AtomicI64::new(0),
+        }
+    }
 }
 
 impl Completions {
@@ -50,6 +74,29 @@ impl Completions {
     /// Something may have ended.
     pub(super) fn look(&self) {
         self.look.notify_one();
+    }
+
+    /// A process says that it waits for runs.
+    pub(super) fn heard_of_waiter(&self, instance: &str) {
+        if instance != self.instance {
+            let until = clock::now_ms().saturating_add(clock::millis(SAY_WAITING * 2));
+            self.awaited_until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether another process should be told of runs that end here.
+    pub(super) fn awaited_elsewhere(&self) -> bool {
+        self.awaited_until.load(Ordering::Relaxed) > clock::now_ms()
+    }
+
+    /// A run ended in this process.
+    pub(super) fn ended(&self, id: &str, ending: &Ending) {
+        match ending {
+            Ending::Recorded(Ok(text)) => self.resolve(id, Ok(Outcome::Success(text.clone()))),
+            Ending::Recorded(Err(error)) => self.resolve(id, Ok(Outcome::Error(error.clone()))),
+            // The database has the outcome, or will have it.
+            Ending::Elsewhere | Ending::Panicked(_) => self.look(),
+        }
     }
 
     /// The ids still waited for.
@@ -75,16 +122,27 @@ impl Completions {
 
 /// Looks for ends for as long as somebody waits for one.
 pub(super) async fn run(runtime: Arc<Runtime>) {
+    let mut said: Option<Instant> = None;
     loop {
         let ids = runtime.completions.ids();
         if ids.is_empty() {
             runtime.completions.look.notified().await;
             continue;
         }
+        let begun = Instant::now();
+        if said.is_none_or(|at| at.elapsed() >= SAY_WAITING) {
+            said = Some(begun);
+            let waiting = format!("{} {}", wakeup::WAITING, runtime.completions.instance);
+            runtime.announcements.add(wakeup::CHANNEL, waiting);
+        }
         if let Err(error) = look_at(&runtime, &ids).await {
             tracing::debug!(%error, "could not look for finished workflows; looking again");
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(PAUSE.max(begun.elapsed() * PAUSES_A_LOOK)).await;
+        tokio::select! {
+            () = runtime.completions.look.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
     }
 }
 

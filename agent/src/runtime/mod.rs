@@ -49,6 +49,8 @@ pub(crate) struct Identity {
     pub(crate) capacity: usize,
     /// Queues this process takes work from, besides the internal one; all if `None`.
     pub(crate) listen_queues: Option<HashSet<String>>,
+    /// How long runs are kept after their end; for ever if `None`.
+    pub(crate) retention: Option<Duration>,
 }
 
 /// What a start came to.
@@ -184,6 +186,9 @@ impl Runtime {
     pub(crate) fn begin_work(self: &Arc<Self>) {
         self.spawn(claim::run(self.clone()));
         self.spawn(scheduler::run(self.clone()));
+        if let Some(keep) = self.identity.retention {
+            self.spawn(watch::delete_ended(self.clone(), keep));
+        }
         self.queue_changed.notify_one();
     }
 
@@ -347,9 +352,13 @@ impl Runtime {
             // There may be room in its queue now.
             self.queue_changed.notify_one();
         }
+        if self.completions.awaited_elsewhere() {
+            self.announcements
+                .add(wakeup::CHANNEL, wakeup::ENDED.to_owned());
+        }
+        self.completions.ended(execution.id(), &ending);
         execution.end(ending);
         self.ended.notify_waiters();
-        self.completions.look();
     }
 
     /// Waits for a run's recorded outcome. `inside` a workflow a panic of the run is waited out, because

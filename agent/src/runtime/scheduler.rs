@@ -19,6 +19,9 @@ const STARTING: Duration = Duration::from_secs(60);
 const SPREAD: f64 = 0.1;
 const MOST_SPREAD: Duration = Duration::from_secs(10);
 
+/// A tick that could not be fired for longer than this is missed.
+const MOST_LATE: Duration = Duration::from_secs(10);
+
 /// A schedule and when it ticks next.
 struct Ticker {
     row: ScheduleRow,
@@ -187,7 +190,13 @@ async fn fire_due(runtime: &Runtime, tickers: &mut HashMap<String, Ticker>) {
             .await;
         match fired {
             Ok(()) => {
-                ticker.advance(tick);
+                // Of ticks missed while the process stood still, only a schedule that wants it makes up.
+                let earliest = if ticker.row.automatic_backfill {
+                    tick
+                } else {
+                    now - MOST_LATE
+                };
+                ticker.advance(tick.max(earliest));
                 runtime.wake_all();
             }
             Err(error) => {

@@ -19,6 +19,12 @@ pub(super) const CHANNEL: &str = "segno_wake";
 /// Payload on that channel when schedules were changed.
 pub(super) const SCHEDULES: &str = "schedules";
 
+/// Payload on that channel, before the name of who says so, while somebody waits for runs.
+pub(super) const WAITING: &str = "waiting";
+
+/// Payload on that channel when runs ended and somebody elsewhere waits.
+pub(super) const ENDED: &str = "ended";
+
 /// How often the change counter of an SQLite file is read.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -120,14 +126,23 @@ async fn listen_once(runtime: &Runtime, pool: &PgPool) -> Result<(), sqlx::Error
         match listener.try_recv().await? {
             Some(notification) => match Kind::of_channel(notification.channel()) {
                 Some(kind) => runtime.arrivals.signal_key(kind, notification.payload()),
-                None if notification.payload() == SCHEDULES => runtime.schedules.notify_one(),
-                None => runtime.wake(),
+                None => heard(runtime, notification.payload()),
             },
             None => {
                 runtime.wake();
                 runtime.arrivals.look();
             }
         }
+    }
+}
+
+/// What another process of this library says.
+fn heard(runtime: &Runtime, payload: &str) {
+    match payload.split_once(' ') {
+        Some((WAITING, instance)) => runtime.completions.heard_of_waiter(instance),
+        _ if payload == ENDED => runtime.completions.look(),
+        _ if payload == SCHEDULES => runtime.schedules.notify_one(),
+        _ => runtime.wake(),
     }
 }
 

@@ -3,11 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{POLL, Runtime};
 use crate::clock;
-use crate::system_database::{DatabaseError, Scope};
+use crate::system_database::{DatabaseError, Retention, Scope};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs deleted in one transaction.
+const DELETED_AT_ONCE: i64 = 1000;
 
 /// Deadlines swept by one statement.
 const SWEEP: i64 = 1000;
@@ -19,7 +24,8 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             () = runtime.runs_changed.notified() => {}
             () = tokio::time::sleep(POLL) => {}
         }
-        if swept.elapsed() >= POLL {
+        // A client takes no work, and looks after nobody's.
+        if swept.elapsed() >= POLL && runtime.identity.capacity > 0 {
             swept = Instant::now();
             if let Err(error) = sweep(&runtime).await {
                 tracing::debug!(%error, "could not sweep deadlines and delays; trying again");
@@ -100,4 +106,24 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
         runtime.queue_changed.notify_one();
     }
     Ok(())
+}
+
+/// Deletes what ended longer ago than it is to be kept, now and every hour.
+pub(super) async fn delete_ended(runtime: Arc<Runtime>, keep: Duration) {
+    loop {
+        let retention = Retention {
+            finished_before: Some(clock::now_ms().saturating_sub(clock::millis(keep))),
+            keep_newest: None,
+            batch_size: DELETED_AT_ONCE,
+            scope: Scope::of(runtime.app_name()),
+        };
+        match runtime.db.system.delete_history(&retention).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "deleted runs that ended long ago"),
+            Err(error) => {
+                tracing::warn!(%error, "could not delete old runs; trying again in an hour")
+            }
+        }
+        tokio::time::sleep(HOUR).await;
+    }
 }

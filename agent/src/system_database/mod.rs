@@ -9,6 +9,7 @@
 mod aggregates;
 mod commands;
 mod contents;
+mod debounce;
 mod error;
 mod fork;
 mod migrations;
@@ -39,6 +40,7 @@ use crate::recorder::is_contention;
 pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
 pub(crate) use contents::STREAM_CLOSED;
 pub use contents::{MessageRow, Stored};
+pub(crate) use debounce::{Bounce, Bounced};
 pub use error::DatabaseError;
 pub use fork::{Fork, ForkOptions, ForkPoint};
 pub use queues::{QueueConflict, QueueRow};

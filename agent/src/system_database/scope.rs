@@ -16,9 +16,12 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The scope of one application.
+    /// The scope of one application; of all for one without a name.
     #[must_use]
     pub fn of(application: &str) -> Self {
+        if application.is_empty() {
+            return Self::All;
+        }
         Self::Applications(vec![application.to_owned()])
     }
 }

@@ -122,6 +122,8 @@ pub struct WorkflowFilter {
     pub attributes: Option<serde_json::Map<String, Json>>,
     /// Only those in a queue; active ones unless `statuses` says otherwise.
     pub queues_only: bool,
+    /// Names of steps of which one failed.
+    pub failed_steps: Vec<String>,
 }
 
 /// Order, page and payloads of a listing.
@@ -325,6 +327,15 @@ impl Statement {
         }
         if let Some(attributes) = &filter.attributes {
             statement = statement.and_attributes(attributes);
+        }
+        if !filter.failed_steps.is_empty() {
+            statement = statement
+                .push(
+                    " AND EXISTS (SELECT 1 FROM @operation_outputs s WHERE s.workflow_uuid = w.workflow_uuid \
+                     AND s.error IS NOT NULL AND ",
+                )
+                .any_of("s.function_name", &filter.failed_steps)
+                .push(")");
         }
         if filter.queues_only {
             statement = statement.push(" AND w.queue_name IS NOT NULL AND w.queue_name <> ''");

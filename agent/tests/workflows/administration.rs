@@ -13,6 +13,8 @@ on_both!(
     runs_are_counted_by_what_they_have_in_common,
     the_latest_version_is_chosen,
     what_a_run_waits_for_is_told,
+    runs_are_found_by_what_is_known_of_them,
+    old_runs_are_deleted_where_that_is_wanted,
 );
 
 async fn three(ctx: Ctx<World>, fails: bool) -> segno::Result<u32> {
@@ -218,4 +220,81 @@ async fn what_a_run_waits_for_is_told(place: &Place) {
         "{error}"
     );
     app.abort().await;
+}
+
+async fn runs_are_found_by_what_is_known_of_them(place: &Place) {
+    let world = World::new();
+    let app = place.app(&world).workflow("three", three);
+    let app = app.launch().await.unwrap();
+    let failed = app.start(three, true).id("failed").attributes(
+        &[("order", 7)]
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>(),
+    );
+    let failed = failed.authenticated_as("ada", ["admin"]).await.unwrap();
+    within(failed.result()).await.unwrap_err();
+    within(app.run(three, false).id("fine")).await.unwrap();
+    let fork = app.fork("failed").from_step("two").await.unwrap();
+    within(app.handle::<u32>(&fork).await.unwrap())
+        .await
+        .unwrap();
+
+    let ids = async |listing: segno::Workflows<'_>| {
+        let mut ids: Vec<_> = listing
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|run| run.id)
+            .collect();
+        ids.retain(|id| *id != fork);
+        ids
+    };
+    assert_eq!(ids(app.workflows().failed_at("two")).await, ["failed"]);
+    assert!(ids(app.workflows().failed_at("one")).await.is_empty());
+    assert_eq!(ids(app.workflows().attribute("order", 7)).await, ["failed"]);
+    assert!(ids(app.workflows().attribute("order", 8)).await.is_empty());
+    assert_eq!(
+        ids(app.workflows().authenticated_user("ada")).await,
+        ["failed"]
+    );
+    assert_eq!(
+        ids(app.workflows().is_fork(false)).await,
+        ["failed", "fine"]
+    );
+    assert!(
+        ids(app.workflows().is_fork(true)).await.is_empty(),
+        "but the fork"
+    );
+    assert_eq!(ids(app.workflows().id("fine")).await, ["fine"]);
+    let listed = app.workflows().id("failed").await.unwrap();
+    assert_eq!(
+        listed[0].attributes,
+        Some(serde_json::json!({ "order": 7 }))
+    );
+    app.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+async fn old_runs_are_deleted_where_that_is_wanted(place: &Place) {
+    let world = World::new();
+    world.note("two"); // nothing fails
+    let app = || place.app(&world).workflow("three", three);
+    let first = app().launch().await.unwrap();
+    for id in ["old", "new"] {
+        within(first.run(three, false).id(id)).await.unwrap();
+    }
+    let age = "UPDATE @workflow_status SET completed_at = completed_at - 7200000 WHERE workflow_uuid = 'old'";
+    assert_eq!(place.execute(age).await, 1);
+    first.shutdown(Duration::from_secs(5)).await.unwrap();
+    let keeping = app().retention(Duration::from_secs(3600));
+    let keeping = keeping.launch().await.unwrap();
+    eventually("the old one is gone", || async {
+        keeping.workflows().await.unwrap().len() == 1
+    })
+    .await;
+    assert_eq!(keeping.workflows().await.unwrap()[0].id, "new");
+    assert_eq!(
+        place.number("SELECT COUNT(*) FROM @workflow_output").await,
+        1
+    );
+    keeping.shutdown(Duration::from_secs(5)).await.unwrap();
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod administration;
 mod choices;
+mod client;
 mod control;
 mod messaging;
 mod process;

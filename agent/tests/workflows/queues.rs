@@ -15,6 +15,7 @@ on_both!(
     queues_are_rows_that_can_be_changed_and_removed,
     a_process_takes_only_from_queues_it_listens_to,
     many_processes_take_everything_once,
+    of_many_calls_one_run_has_the_last_input,
 );
 
 /// Holds its place until the gate of its name opens.
@@ -270,4 +271,36 @@ async fn many_processes_take_everything_once(place: &Place) {
     for app in apps {
         app.shutdown(Duration::from_secs(5)).await.unwrap();
     }
+}
+
+async fn of_many_calls_one_run_has_the_last_input(place: &Place) {
+    let world = World::new();
+    world.open("third");
+    let app = executor(place, &world, "one", Queue::new("q")).await;
+    let long = Duration::from_secs(3600);
+    let calls = app.debouncer(hold).queue("q").max_wait(long);
+    let first = calls.debounce("key", long, "first".into()).await.unwrap();
+    let other = calls.debounce("other", long, "x".into()).await.unwrap();
+    let second = calls.debounce("key", long, "second".into()).await.unwrap();
+    assert_eq!(first.status().await.unwrap(), Status::Delayed);
+    assert_eq!(second.id(), first.id());
+    assert_ne!(other.id(), first.id());
+    // Never beyond the longest wait after the first call.
+    let late = "SELECT COUNT(*) FROM @workflow_status WHERE delay_until_epoch_ms > debounce_deadline_epoch_ms";
+    assert_eq!(place.number(late).await, 0);
+    let third = calls.debounce("key", Duration::ZERO, "third".into());
+    within(third.await.unwrap()).await.unwrap();
+    assert_eq!(world.effects(), ["third begins", "third ends"]);
+    let next = calls.debounce("key", long, "next".into()).await.unwrap();
+    assert_ne!(next.id(), first.id());
+
+    // An id that something else holds is not taken over.
+    let held = app.start(hold, "x".into()).queue("q").delay(long);
+    held.deduplication_id("hold-mine").await.unwrap();
+    let error = calls.debounce("mine", long, "x".into()).await.unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Deduplicated { .. }),
+        "{error}"
+    );
+    app.shutdown(Duration::from_secs(5)).await.unwrap();
 }

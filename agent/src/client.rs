@@ -1,0 +1,79 @@
+//! Another process that starts and looks after workflows without running any.
+
+use std::fmt;
+use std::ops::Deref;
+
+use crate::app::Segno;
+use crate::error::Result;
+use crate::runtime::{Identity, Runtime};
+use crate::transaction::{Db, from_database};
+use crate::workflow::Registry;
+
+/// A process that starts workflows, sends to them, waits for them and manages them, but runs none. It can
+/// do what [`Segno`] can, except start a workflow without a queue. Cheap to clone.
+///
+/// ```no_run
+/// use segno::{Client, WorkflowRef};
+///
+/// // In a small crate both sides depend on.
+/// const CHECKOUT: WorkflowRef<String, u64> = WorkflowRef::new("checkout");
+///
+/// # async fn example() -> segno::Result<()> {
+/// let client = Client::connect("postgres://localhost/app").await?.application("shop");
+/// let receipt = client.start(CHECKOUT, "cart-7".into()).id("checkout-7").queue("checkouts").await?.await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client(Segno);
+
+impl Client {
+    /// Connects to the system database of an application, which must exist.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let db = Db::connect(url).await?;
+        db.system.verify().await.map_err(from_database)?;
+        Ok(Self::on(db, String::new()))
+    }
+
+    fn on(db: Db, app_name: String) -> Self {
+        let identity = Identity {
+            app_name,
+            executor_id: String::new(),
+            app_version: String::new(),
+            max_recovery_attempts: None,
+            capacity: 0,
+            listen_queues: None,
+            retention: None,
+        };
+        let runtime = Runtime::launch(db, Registry::default(), identity);
+        Self(Segno::new(runtime, true, None))
+    }
+
+    /// The application whose workflows are meant; needed where several share the database.
+    pub fn application(self, name: impl Into<String>) -> Self {
+        let runtime = self.0.runtime();
+        runtime.kill();
+        Self::on(runtime.db.clone(), name.into())
+    }
+
+    /// Closes the connections. What waits for a result is told.
+    pub async fn close(self) {
+        self.0.abort().await;
+    }
+}
+
+impl Deref for Client {
+    type Target = Segno;
+
+    fn deref(&self) -> &Segno {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("application", &self.0.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+//! Debouncing: of many calls in a row, one run with the last call's input.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::Segno;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::handle::Handle;
+use crate::runtime::Runtime;
+use crate::start::PendingStart;
+use crate::system_database::{Bounce, Bounced, INTERNAL_QUEUE};
+use crate::transaction::from_database;
+use crate::workflow::{Target, TargetKey, encode_input};
+
+/// Waits between two looks at a run that is just leaving its delay.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Starts a workflow a while after the last of many calls; made by [`Segno::debouncer`].
+pub struct Debouncer<'a, I, O> {
+    runtime: &'a Arc<Runtime>,
+    workflow: TargetKey,
+    max_wait: Option<Duration>,
+    queue: String,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
+    /// However often it is called, the run starts this long after the first call.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+
+    /// Puts the runs on a queue.
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        self.queue = name.into();
+        self
+    }
+
+    /// Starts the run of this key after `period`, or, if it waits already, gives it this input and lets it
+    /// wait for `period` from now.
+    pub async fn debounce(&self, key: &str, period: Duration, input: I) -> Result<Handle<O>> {
+        self.runtime.accepting()?;
+        let name = self.runtime.registry.resolve(&self.workflow)?;
+        let bounce = Bounce {
+            deduplication_id: format!("{name}-{key}"),
+            queue: self.queue.clone(),
+            workflow: name,
+            period_ms: clock::millis(period),
+            inputs: encode_input(&input)?,
+        };
+        let id = loop {
+            let app = self.runtime.app_name();
+            let bounced = self.runtime.db.system.bounce(&bounce, app).await;
+            match bounced.map_err(from_database)? {
+                Bounced::Pushed(id) => break id,
+                Bounced::Nobody => {
+                    if let Some(id) = self.start(&bounce, period, &input).await? {
+                        break id;
+                    }
+                }
+                Bounced::Leaving => tokio::time::sleep(LOOK_AGAIN).await,
+                Bounced::Held => {
+                    return Err(Error::new(ErrorKind::Deduplicated {
+                        queue: bounce.queue,
+                        deduplication_id: bounce.deduplication_id,
+                    }));
+                }
+            }
+        };
+        Ok(Handle::new(self.runtime.clone(), id, None, None))
+    }
+
+    /// Starts a delayed run; `None` if somebody else did a moment before.
+    async fn start(&self, bounce: &Bounce, period: Duration, input: &I) -> Result<Option<String>> {
+        let wait = self.max_wait.map_or(period, |max| period.min(max));
+        let start = PendingStart::<O>::top_level(self.runtime.clone(), &self.workflow, input);
+        let end = self
+            .max_wait
+            .map(|max| clock::now_ms().saturating_add(clock::millis(max)));
+        let row = start.debounced(&bounce.queue, &bounce.deduplication_id, wait, end)?;
+        let id = row.workflow_id.clone();
+        match self.runtime.start(row).await {
+            Ok(_) => Ok(Some(id)),
+            Err(error) if matches!(error.kind(), ErrorKind::Deduplicated { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<I, O> fmt::Debug for Debouncer<'_, I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Debouncer").finish_non_exhaustive()
+    }
+}
+
+impl Segno {
+    /// Starts a workflow once for many calls with the same key: a while after the last one, with its input.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn index(ctx: segno::Ctx, text: String) -> segno::Result<()> { Ok(()) }
+    /// # async fn example(app: segno::Segno, text: String) -> segno::Result<()> {
+    /// let indexing = app.debouncer(index).max_wait(Duration::from_secs(60));
+    /// indexing.debounce("document-7", Duration::from_secs(5), text).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn debouncer<M, W: Target<M>>(&self, workflow: W) -> Debouncer<'_, W::Input, W::Output> {
+        Debouncer {
+            runtime: self.runtime(),
+            workflow: workflow.key(),
+            max_wait: None,
+            queue: INTERNAL_QUEUE.to_owned(),
+            types: PhantomData,
+        }
+    }
+}
