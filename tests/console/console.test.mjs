@@ -2,6 +2,7 @@
 // where the one before it ended.
 
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it as test } from 'node:test';
 import { accessibilityFaults, ARTIFACTS, eventually, openTab, startBrowser, startServer } from './support.mjs';
@@ -18,7 +19,8 @@ let executorKey;
 const executors = {};
 
 before(async () => {
-  server = await startServer();
+  // The receiver of the test's alerts is on this machine.
+  server = await startServer({ SEGNO_ALERT_ALLOW_HTTP: 'true', SEGNO_ALERT_ALLOW_PRIVATE_NETWORKS: 'true' });
   browser = await startBrowser();
   tab = await openTab(browser, { url: server.url, expected: [401] });
   page = tab.page;
@@ -364,6 +366,38 @@ describe('the console', () => {
     assert.deepEqual(await server.call('GET', `/apps/${APP}/alerting-rules`), []);
   });
 
+  it('makes alert channels, tests them and shows what was sent', async () => {
+    const told = [];
+    const receiver = createServer((request, response) => {
+      request.on('data', (data) => told.push(String(data)));
+      request.on('end', () => response.writeHead(told.length > 1 ? 500 : 204).end());
+    });
+    await new Promise((done) => receiver.listen(0, '127.0.0.1', done));
+    await page.goto('/channels');
+    await page.getByRole('button', { name: 'New channel' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('combobox', { name: 'Kind' }).click();
+    await page.getByRole('option', { name: 'Own JSON' }).click();
+    await dialog.getByLabel('Name').fill('ops');
+    await dialog.getByLabel('Address').fill(`http://127.0.0.1:${receiver.address().port}/hook`);
+    await dialog.getByLabel('Body').fill('{"said": {{ message }}}');
+    await dialog.getByRole('button', { name: 'Make the channel' }).click();
+    const row = page.getByRole('row', { name: /^ops/ });
+    await row.getByRole('button', { name: 'Send a test' }).click();
+    await page.getByText('ops took the test').waitFor();
+    assert.match(told.join(''), /"said":/);
+    await row.getByRole('button', { name: 'Send a test' }).click();
+    await page.getByText('ops did not take the test').waitFor();
+    await row.getByRole('button', { name: 'History' }).click();
+    await page.getByRole('dialog').getByText('Not delivered').waitFor();
+    await page.getByRole('dialog').getByText('Delivered', { exact: true }).waitFor();
+    await page.getByRole('dialog').getByRole('button', { name: 'Close' }).click();
+    await row.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await page.getByText('Channel deleted').waitFor();
+    receiver.close();
+  });
+
   it('charts workflows and steps', async () => {
     await page.goto(path('/metrics'));
     await page.getByRole('row', { name: /^checkout/ }).waitFor();
@@ -484,6 +518,7 @@ describe('the console', () => {
         'metrics-steps': [path('/metrics?by=step&span=6h'), 'Metrics'],
         alerts: [path('/alerts'), 'Alerts'],
         system: ['/system', 'System'],
+        channels: ['/channels', 'Alert channels'],
         audit: ['/audit', 'Audit'],
         connect: [path('/connect'), 'Connect an executor'],
         settings: [path('/settings'), 'Settings'],

@@ -8,7 +8,7 @@ import { eventually, openTab, startBrowser, startServer } from './support.mjs';
 
 const WORKFLOWS = Number(process.argv[2] ?? 1_000_000);
 const STEPS = 20_000;
-const RUNS = 20;
+const RUNS = Number(process.env.SCALE_RUNS ?? 20);
 const LIVE_SECONDS = Number(process.env.SCALE_LIVE_SECONDS ?? 120);
 const APP = 'big';
 const admin = process.env.SEGNO_TEST_POSTGRES_URL;
@@ -136,7 +136,7 @@ try {
     row(`list, ${query}`, ms(await open(`/workflows?${query}`, firstRow)));
   row('overview', ms(await open('', () => page.getByRole('img', { name: /workflows started/ }))));
   row('metrics, 7 d', ms(await open('/metrics?span=7d', () => page.getByRole('row', { name: /workflow_/ }))));
-  row('versions', ms(await open('/versions', () => page.getByRole('row', { name: /^v0/ }))));
+  row('versions', ms(await open('/versions', () => page.getByRole('row', { name: /^v1/ }))));
   const all = () => page.getByText(`${STEPS.toLocaleString('en')} steps`, { exact: true });
   row(`a workflow of ${STEPS} steps, all of them`, ms(await open('/workflows/long', all)));
   row(

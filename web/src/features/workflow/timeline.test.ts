@@ -100,6 +100,7 @@ describe('timelineRows', () => {
       new Map([['c', { workflow: child, steps: [step(0, 'inner', 200, 300)] }]]),
     );
     expect(opened.map((row) => [row.key, row.depth])).toContainEqual(['c:0', 1]);
+    expect(opened.filter((row) => row.key === 'c:0')).toHaveLength(1);
   });
 
   it('shows a sleep until it ends, and not longer than the workflow lived', () => {

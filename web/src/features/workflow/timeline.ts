@@ -103,7 +103,8 @@ export function timelineRows(
   for (const step of steps) {
     const row = stepRow(step, children, { ...blank, key: key(step.stepId) }, workflow);
     rows.push(row);
-    const inside = row.childId === null ? undefined : opened.get(row.childId);
+    // A child is named by its start and by the wait for its result; it opens below its start only.
+    const inside = row.kind === 'child' && row.childId !== null ? opened.get(row.childId) : undefined;
     if (inside && depth < 16) rows.push(...timelineRows(inside, children, opened, depth + 1));
   }
   const last = rows.at(-1);
