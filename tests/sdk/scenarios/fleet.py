@@ -26,7 +26,7 @@ class Fleet:
         self.app = App(server.api, name)
         self.journal = Journal()
         self.directory = directory
-        key = self.app.register(grace_secs=1)
+        key = self.app.register(grace_secs=self.traits.grace_secs)
         self.launch = Launch(client, self.app, key, self.journal, server, directory)
 
     def close(self) -> None:

@@ -74,6 +74,12 @@ class Traits:
         return self.language != "typescript"
 
     @property
+    def grace_secs(self) -> int:
+        """How long an executor may be away. Java's drops a healthy connection when its ping meets a
+        pong that is being sent, or when the answer is there before it waits; it is back a second later."""
+        return 3 if self.language == "java" else 1
+
+    @property
     def ignored_when_counting(self) -> tuple[str, ...]:
         """Filters that it ignores in aggregates of workflows; the server refuses them."""
         java = ("hasParent", "parentWorkflowId", "scheduleName", "user", "workflowIds")
