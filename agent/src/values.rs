@@ -44,17 +44,20 @@ async fn value<T: Serialize + DeserializeOwned>(
             Err(error) => execution.fail(error).await,
         };
     }
-    let value = make();
-    let recorded = match serde_json::to_string(&value) {
-        Ok(text) => {
-            execution
-                .record(position, name, clock::now_ms(), StepResult::Output(text))
-                .await
-        }
-        Err(error) => Err(Error::serialization(name, error)),
+    let recorded = async {
+        let text =
+            serde_json::to_string(&make()).map_err(|error| Error::serialization(name, error))?;
+        // As it is read back: the last digit of a number may differ from what was written.
+        let value =
+            serde_json::from_str(&text).map_err(|error| Error::serialization(name, error))?;
+        let result = StepResult::Output(text);
+        execution
+            .record(position, name, clock::now_ms(), result)
+            .await?;
+        Ok(value)
     };
-    match recorded {
-        Ok(()) => value,
+    match recorded.await {
+        Ok(value) => value,
         Err(error) => execution.fail(error).await,
     }
 }
