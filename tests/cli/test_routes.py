@@ -2,9 +2,12 @@
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from world import APP, World
@@ -152,3 +155,34 @@ def test_exit_codes_of_refusals(world: World) -> None:
     assert world.ctl_as(revoked).list("app", "list")
     world.ctl("api-key", "delete", "revoked2")
     world.ctl_as(revoked)("app", "list", code=3)
+
+
+@pytest.mark.modes("none")
+def test_python_clients_can_be_generated(world: World, tmp_path: Path) -> None:
+    """openapi-python-client reads the whole document, and what it writes can be imported and used."""
+    document = tmp_path / "openapi.json"
+    document.write_bytes(world.http("GET", "/openapi.json", token="").content)
+    generate = [
+        *(sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document)),
+        *("--meta", "none", "--output-path", str(tmp_path / "conductor"), "--fail-on-warning"),
+    ]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("post_hooks: []\n")
+    done = subprocess.run(
+        [*generate, "--config", str(settings)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    use = (
+        "import pkgutil, importlib, conductor\n"
+        "for each in pkgutil.walk_packages(conductor.__path__, 'conductor.'):\n"
+        "    importlib.import_module(each.name)\n"
+        "from conductor import Client\n"
+        "from conductor.api.applications import list_apps, get_app\n"
+        f"client = Client(base_url='{world.url}')\n"
+        "assert 'shop' in [app.name for app in list_apps.sync('local', client=client)]\n"
+        "assert get_app.sync('local', 'nope', client=client).status == 404\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", use], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
