@@ -84,7 +84,11 @@ impl Validator<'_> {
             );
         }
         if text.contains('\0') {
-            self.fault(location, "expected no NUL: a database cannot hold it", value);
+            self.fault(
+                location,
+                "expected no NUL: a database cannot hold it",
+                value,
+            );
         }
         if schema["format"] == "date-time" && Timestamp::parse(text).is_none() {
             self.fault(location, "expected string to be RFC 3339 date-time", value);
@@ -117,6 +121,10 @@ impl Validator<'_> {
     fn array(&mut self, schema: &Value, location: &str, items: &[Value], value: &Value) {
         for (index, item) in items.iter().enumerate() {
             self.check(&schema["items"], &format!("{location}[{index}]"), item);
+        }
+        let length = items.len() as u64;
+        if let Some(most) = schema["maxItems"].as_u64().filter(|most| length > *most) {
+            self.fault(location, format!("expected array length <= {most}"), value);
         }
         let twice = |(index, item)| items[..index].contains(item);
         if schema["uniqueItems"] == true && items.iter().enumerate().any(twice) {
@@ -259,6 +267,7 @@ mod tests {
         "maximum",
         "items",
         "uniqueItems",
+        "maxItems",
         "properties",
         "required",
         "additionalProperties",
@@ -286,7 +295,7 @@ mod tests {
             "required": ["workflowIds"],
             "additionalProperties": false,
             "properties": {
-                "workflowIds": {"type": "array", "items": {"type": "string"}, "uniqueItems": true},
+                "workflowIds": {"type": "array", "items": {"type": "string"}, "uniqueItems": true, "maxItems": 2},
                 "rollout": {"$ref": "#/components/schemas/Rollout"},
                 "name": {"type": "string", "minLength": 3, "pattern": "^[a-z]+$"},
                 "at": {"type": "string", "format": "date-time"},
@@ -316,6 +325,14 @@ mod tests {
             places.iter().filter(|place| **place == "body.name").count(),
             2,
             "length and pattern"
+        );
+        assert_eq!(
+            places
+                .iter()
+                .filter(|place| **place == "body.workflowIds")
+                .count(),
+            2,
+            "length and repetition"
         );
         let missing = (
             "body".to_owned(),

@@ -32,7 +32,9 @@ pub(super) async fn restore(request: Request, next: Next) -> Response {
 /// `value` with `prefix` in front of its path, which begins after `before`; none if it has no path.
 fn prefixed(value: Option<&HeaderValue>, before: &str, prefix: &str) -> Option<HeaderValue> {
     let path = value?.to_str().ok()?.strip_prefix(before)?;
-    let whole = path.starts_with('/').then(|| format!("{before}{prefix}{path}"))?;
+    let whole = path
+        .starts_with('/')
+        .then(|| format!("{before}{prefix}{path}"))?;
     HeaderValue::from_str(&whole).ok()
 }
 
@@ -56,7 +58,16 @@ mod tests {
     fn only_paths_of_this_host_are_prefixes() {
         assert_eq!(sound("/conductor-api"), Some("/conductor-api"));
         assert_eq!(sound("/a/b/"), Some("/a/b"));
-        for wrong in ["", "/", "//evil.example", "https://evil.example", "a", "/a//b", "/a/../b", "/a\tb"] {
+        for wrong in [
+            "",
+            "/",
+            "//evil.example",
+            "https://evil.example",
+            "a",
+            "/a//b",
+            "/a/../b",
+            "/a\tb",
+        ] {
             assert_eq!(sound(wrong), None, "{wrong}");
         }
     }

@@ -183,7 +183,11 @@ async fn an_answer_before_the_body_was_read_says_that_it_is_the_last() {
     );
 
     let read = server.post(BULK, json!({"workflowIds": 1})).await;
-    assert!(read.headers.get("connection").is_none(), "{:?}", read.headers);
+    assert!(
+        read.headers.get("connection").is_none(),
+        "{:?}",
+        read.headers
+    );
     read.problem(422);
 }
 
