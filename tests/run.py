@@ -126,6 +126,8 @@ def stages() -> list[Stage]:
             after=("build", environment("tests")),
             env={"SEGNO_BIN": str(segno)},
         ),
+        Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
+        Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
         Stage(
             "cli",
             [
@@ -133,7 +135,7 @@ def stages() -> list[Stage]:
                 *("-m", "pytest", "-c", str(CLI_TESTS / "pytest.ini"), str(CLI_TESTS), "--numprocesses=3"),
             ],
             needs=("cargo", "postgres", "go", "node"),
-            after=("build", environment("tests"), environment("python")),
+            after=("build", environment("tests"), environment("python"), "oidc modules"),
             env={"SEGNO_BIN": str(segno)},
         ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
@@ -144,8 +146,6 @@ def stages() -> list[Stage]:
             after=("build", CONSOLE_BUILD, "console modules", "oidc modules"),
             folder=CONSOLE_TESTS,
         ),
-        Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
-        Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
     ]
 
 
