@@ -1,18 +1,34 @@
 import { Toast } from '@base-ui/react/toast';
 import { X } from 'lucide-react';
-import type { ReactNode } from 'react';
+import { type ReactNode, useEffect } from 'react';
 import { Button } from './controls';
 import s from './overlay.module.css';
 
 type Notice = { title: string; text?: ReactNode; tone?: 'ok' | 'err' };
 const toasts = Toast.createToastManager();
 
+/** What was told before there was a place to show it; the manager itself forgets that. */
+const early: Notice[] = [];
+let mounted = false;
+
 /** Tells the outcome of an action. */
-export function notify({ title, text, tone = 'ok' }: Notice): void {
+export function notify(notice: Notice): void {
+  if (mounted) show(notice);
+  else early.push(notice);
+}
+
+function show({ title, text, tone = 'ok' }: Notice): void {
   toasts.add({ title, description: text, type: tone, timeout: tone === 'err' ? 12_000 : 6_000 });
 }
 
 export function Toasts() {
+  useEffect(() => {
+    mounted = true;
+    for (const notice of early.splice(0)) show(notice);
+    return () => {
+      mounted = false;
+    };
+  }, []);
   return (
     <Toast.Provider toastManager={toasts}>
       <Toast.Portal>
