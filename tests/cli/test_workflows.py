@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from harness import eventually
+from harness import Proxy, eventually
+from wire import messages
 from world import APP, Executor, World
 
 
@@ -300,3 +301,33 @@ def test_private_mode_shows_no_payload(world: World, shop: Executor, bought: str
         world.http("GET", path(world, bought, "/export"), 403)
     finally:
         world.ctl("app", "update", APP, "--private-mode=false")
+
+
+@pytest.mark.modes("none")
+def test_in_private_mode_no_payload_leaves_the_executor(world: World) -> None:
+    """Not hidden by the server, but never sent: checked on the wire."""
+    app = f"/v2/orgs/{world.org}/apps/secretive"
+    world.ctl("app", "register", "secretive")
+    cable = Proxy(world.server.address)
+    executor = world.executor(name="secretive", cable=cable)
+
+    def ask_for_everything() -> str:
+        asked = {"loadInput": True, "loadOutput": True}
+        for tail in ("", "/steps", "/events", "/streams", "/notifications", "/export"):
+            world.http("GET", f"{app}/workflows/whisper{tail}", None)
+        world.http("GET", f"{app}/workflows?loadInput=true&loadOutput=true")
+        world.http("POST", f"{app}/workflows/search", json=asked)
+        return "\n".join(text for sent in cable.sent for text in messages(bytes(sent)))
+
+    world.http("PATCH", app, 204, json={"privateMode": True})
+    executor.start("buy", "whisper", "saffron")
+    eventually(
+        lambda: world.http("GET", f"{app}/workflows/whisper").json()["status"],
+        lambda status: status == "SUCCESS",
+    )
+    said = ask_for_everything()
+    assert "whisper" in said and "saffron" not in said
+    world.http("PATCH", app, 204, json={"privateMode": False})
+    assert "saffron" in ask_for_everything(), "the check itself would have seen it"
+    executor.kill()
+    cable.close()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 from environments import CACHE
-from harness import Database, Server, eventually
+from harness import Database, Proxy, Server, eventually
 
 from ctl import Ctl
 from identity import Issuer
@@ -96,9 +96,11 @@ class World:
             self.databases[name] = Database(name)
         return self.databases[name]
 
-    def executor(self, version: str = "v1", name: str = APP, key: str | None = None) -> "Executor":
-        """Starts an executor and returns once it is connected."""
-        executor = Executor(self, version, name, self.key if key is None else key)
+    def executor(
+        self, version: str = "v1", name: str = APP, key: str | None = None, cable: Proxy | None = None
+    ) -> "Executor":
+        """Starts an executor, behind `cable` if given, and returns once it is connected."""
+        executor = Executor(self, version, name, self.key if key is None else key, cable)
         self.executors.append(executor)
         executor.await_ready()
         self.await_executor(executor, "HEALTHY", name)
@@ -148,11 +150,13 @@ class World:
 class Executor:
     """A running shop.py. `alerts` are those it was handed."""
 
-    def __init__(self, world: World, version: str, name: str, key: str) -> None:
+    def __init__(
+        self, world: World, version: str, name: str, key: str, cable: Proxy | None = None
+    ) -> None:
         python = CACHE / "python" / SDK / "bin" / "python"
         assert python.is_file(), f"{python} is missing; `make test` makes it"
         self.log = world.directory / f"{name}-{version}-{secrets.token_hex(2)}.log"
-        host, port = world.server.address
+        host, port = cable.address if cable else world.server.address
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("DBOS_", "SEGNO_"))
         }

@@ -19,6 +19,8 @@ class Proxy:
         self._lock = threading.Lock()
         self._connected = True
         self._open: set[socket.socket] = set()
+        #: What applications have sent, connection by connection.
+        self.sent: list[bytearray] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -61,12 +63,18 @@ class Proxy:
                 self._close(client)
                 self._close(server)
                 return
-        threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+        sent = bytearray()
+        self.sent.append(sent)
+        threading.Thread(target=self._pump, args=(client, server, sent), daemon=True).start()
         threading.Thread(target=self._pump, args=(server, client), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, record: bytearray | None = None
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
+                if record is not None:
+                    record += chunk
                 sink.sendall(chunk)
         for end in (source, sink):
             self._close(end)
