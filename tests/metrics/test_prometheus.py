@@ -192,9 +192,12 @@ def test_a_prometheus_scrapes_and_answers_queries(app: str, prometheus: str) -> 
     def query(promql: str) -> list[dict[str, Any]]:
         try:
             url = f"http://{prometheus}/api/v1/query"
-            answer = httpx.get(url, params={"query": promql}, trust_env=False).json()
+            response = httpx.get(url, params={"query": promql}, trust_env=False)
         except httpx.TransportError:
             return []
+        if response.status_code == 503:  # it is starting
+            return []
+        answer = response.json()
         assert answer["status"] == "success", answer
         return answer["data"]["result"]
 
