@@ -38,7 +38,8 @@ def test_answers_are_as_documented(playground: World, tmp_path: Path) -> None:
     document.write_bytes(playground.http("GET", "/openapi.json", token="").content)
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", str(document)),
-        *("--url", playground.url, "--max-examples", EXAMPLES, "--workers", "2"),
+        # One worker: CPython 3.11 miscounts its depth when two threads parse Python at once.
+        *("--url", playground.url, "--max-examples", EXAMPLES, "--workers", "1"),
         *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
         # An endless stream; its own tests are in server/tests/executors/stream.rs.
         *("--exclude-operation-id", "streamChanges"),
