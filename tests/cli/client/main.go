@@ -94,7 +94,7 @@ func connect(cmd *cobra.Command) (*session, error) {
 // answer is what all generated responses have in common.
 type answer interface{ StatusCode() int }
 
-// expect prints what a call returned: the decoded body as JSON or, for tables, through row.
+// show prints what a call returned: the decoded body as JSON or, as a table, header and rows.
 func show(cmd *cobra.Command, status int, raw []byte, decoded any, missing bool, header string, rows func() []string) error {
 	if missing {
 		if status >= 200 && status < 300 {
