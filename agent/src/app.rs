@@ -103,7 +103,7 @@ impl Segno {
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
-        &self.inner.runtime
+        self.inner.runtime.current()
     }
 
     /// The application's name.

@@ -15,6 +15,7 @@ use crate::conductor::{AlertHandler, Conductor, ConductorConfig, ConductorHandle
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::queue::Queue;
+use crate::recorder::Gate;
 use crate::runtime::{Identity, Runtime};
 use crate::schedule::{self, Schedule};
 use crate::state::{FromRef, NoAppState};
@@ -286,7 +287,58 @@ impl<S> Builder<S> {
 
     /// Connects, prepares the database, registers this version, recovers what an earlier process of this
     /// executor id left behind, and begins to work.
-    pub async fn launch(self) -> Result<Segno> {
+    pub async fn launch(mut self) -> Result<Segno> {
+        let control_plane = self.settings.control_plane()?;
+        self.settings.app_version = setting(
+            self.settings.app_version.take(),
+            &["SEGNO_APP_VERSION", "DBOS__APPVERSION"],
+        );
+        let given_id = setting(
+            self.settings.executor_id.take(),
+            &["SEGNO_EXECUTOR_ID", "DBOS__VMID"],
+        );
+        let executor_id = given_id.unwrap_or_else(|| match control_plane {
+            Some(_) => Uuid::new_v4().to_string(),
+            None => "local".to_owned(),
+        });
+        self.settings.executor_id = Some(executor_id);
+        let described = self.describe().await?;
+        let (db, owned) = described.settings.connect().await?;
+        let prepared = match described.settings.migrate {
+            Migrate::Run => db.system.migrate().await,
+            Migrate::Verify => db.system.verify().await,
+        };
+        prepared.map_err(from_database)?;
+        let runtime = described.launch(Gate::Open, db, control_plane).await?;
+        Ok(Segno::new(runtime.0, owned, runtime.1))
+    }
+
+    /// Launches for a test: on a database that is ready, in nobody's sight.
+    pub(crate) async fn launch_for_test(mut self, gate: Gate, db: Db) -> Result<Arc<Runtime>> {
+        self.settings.app_version.get_or_insert("test".to_owned());
+        self.settings.executor_id.get_or_insert("test".to_owned());
+        let (runtime, _) = self.describe().await?.launch(gate, db, None).await?;
+        Ok(runtime)
+    }
+
+    /// Prepares for runs to be repeated; takes no work.
+    pub(crate) async fn for_replay(mut self, gate: Gate, db: Db) -> Result<Arc<Runtime>> {
+        self.settings.app_version.get_or_insert("test".to_owned());
+        let described = self.describe().await?;
+        let registry = Arc::new(described.registry);
+        Ok(Runtime::launch_behind(gate, db, registry, described.identity))
+    }
+
+    /// The database given as open connections.
+    pub(crate) fn open_database(&self) -> Option<Db> {
+        match &self.settings.database {
+            Some(Source::Open(db)) => Some(db.clone()),
+            Some(Source::Url(_)) | None => None,
+        }
+    }
+
+    /// What was registered, checked and without its types.
+    async fn describe(self) -> Result<Described> {
         let Self {
             name,
             state,
@@ -303,72 +355,74 @@ impl<S> Builder<S> {
         for queue in &settings.queues {
             queue.validate()?;
         }
-        let control_plane = settings.control_plane()?;
-        let version = match setting(
-            settings.app_version.clone(),
-            &["SEGNO_APP_VERSION", "DBOS__APPVERSION"],
-        ) {
-            Some(version) => version,
+        let app_version = match &settings.app_version {
+            Some(version) => version.clone(),
             None => version::compute(&name, &registry).await?,
         };
-        let given_id = setting(
-            settings.executor_id.clone(),
-            &["SEGNO_EXECUTOR_ID", "DBOS__VMID"],
-        );
-        let executor_id = given_id.unwrap_or_else(|| match control_plane {
-            Some(_) => Uuid::new_v4().to_string(),
-            None => "local".to_owned(),
-        });
-        let (db, owned) = settings.connect().await?;
-        let prepared = async {
-            match settings.migrate {
-                Migrate::Run => db.system.migrate().await?,
-                Migrate::Verify => db.system.verify().await?,
-            }
-            db.system.register_version(&name, &version).await
-        };
-        prepared.await.map_err(from_database)?;
-        let identity = Identity {
-            app_name: name,
-            executor_id,
-            app_version: version,
-            max_recovery_attempts: match settings.recovery_limit {
-                Limit::Times(attempts) => Some(attempts),
-                Limit::None => None,
+        Ok(Described {
+            identity: Identity {
+                app_name: name,
+                executor_id: settings.executor_id.clone().unwrap_or_default(),
+                app_version,
+                max_recovery_attempts: match settings.recovery_limit {
+                    Limit::Times(attempts) => Some(attempts),
+                    Limit::None => None,
+                },
+                capacity: CAPACITY,
+                listen_queues: settings.listen_queues.clone(),
+                retention: settings.retention,
             },
-            capacity: CAPACITY,
-            listen_queues: settings.listen_queues,
-            retention: settings.retention,
-        };
+            registry,
+            settings,
+        })
+    }
+}
+
+/// An application that only lacks its database.
+struct Described {
+    identity: Identity,
+    registry: Registry,
+    settings: Settings,
+}
+
+impl Described {
+    /// Makes it known to the database and begins to work.
+    async fn launch(
+        self,
+        gate: Gate,
+        db: Db,
+        control_plane: Option<(String, String)>,
+    ) -> Result<(Arc<Runtime>, Option<ConductorHandle>)> {
+        let Self {
+            identity,
+            registry,
+            settings,
+        } = self;
+        db.system
+            .register_version(&identity.app_name, &identity.app_version)
+            .await
+            .map_err(from_database)?;
         tracing::info!(
             app = identity.app_name,
             executor_id = identity.executor_id,
             app_version = identity.app_version,
             "launching"
         );
-        let runtime = Runtime::launch(db, registry, identity);
-        let registered = register(&runtime, settings.queues, settings.schedules).await;
-        // A random id has left nothing behind; for any other this process merely came back.
-        let recovered = match registered {
-            Ok(()) => runtime.recover_own().await,
-            Err(error) => Err(error),
+        let runtime = Runtime::launch_behind(gate, db, Arc::new(registry), identity);
+        let prepared = async {
+            register(&runtime, settings.queues, settings.schedules).await?;
+            // A random id has left nothing behind; for any other this process merely came back.
+            runtime.recover_own().await?;
+            let dial = |(url, key)| {
+                let metadata = settings.executor_metadata;
+                dial(&runtime, url, key, metadata, settings.on_alert)
+            };
+            control_plane.map(dial).transpose()
         };
-        let conductor = match (recovered, control_plane) {
-            (Err(error), _) => Err(error),
-            (Ok(_), None) => Ok(None),
-            (Ok(_), Some((url, key))) => dial(
-                &runtime,
-                url,
-                key,
-                settings.executor_metadata,
-                settings.on_alert,
-            )
-            .map(Some),
-        };
-        match conductor {
+        match prepared.await {
             Ok(conductor) => {
                 runtime.begin_work();
-                Ok(Segno::new(runtime, owned, conductor))
+                Ok((runtime, conductor))
             }
             Err(error) => {
                 runtime.kill();

@@ -30,12 +30,16 @@ pub struct Client(Segno);
 impl Client {
     /// Connects to the system database of an application, which must exist.
     pub async fn connect(url: &str) -> Result<Self> {
-        let db = Db::connect(url).await?;
-        db.system.verify().await.map_err(from_database)?;
-        Ok(Self::on(db, String::new()))
+        Self::on(&Db::connect(url).await?).await
     }
 
-    fn on(db: Db, app_name: String) -> Self {
+    /// A client of the system database behind these connections, whose tables must be up to date.
+    pub async fn on(db: &Db) -> Result<Self> {
+        db.system.verify().await.map_err(from_database)?;
+        Ok(Self::of(db.clone(), String::new()))
+    }
+
+    fn of(db: Db, app_name: String) -> Self {
         let identity = Identity {
             app_name,
             executor_id: String::new(),
@@ -53,7 +57,7 @@ impl Client {
     pub fn application(self, name: impl Into<String>) -> Self {
         let runtime = self.0.runtime();
         runtime.kill();
-        Self::on(runtime.db.clone(), name.into())
+        Self::of(runtime.db.clone(), name.into())
     }
 
     /// Closes the connections. What waits for a result is told.

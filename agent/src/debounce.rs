@@ -80,7 +80,7 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
         let start = PendingStart::<O>::top_level(self.runtime.clone(), &self.workflow, input);
         let end = self
             .max_wait
-            .map(|max| clock::now_ms().saturating_add(clock::millis(max)));
+            .map(|max| self.runtime.clock().now_ms().saturating_add(clock::millis(max)));
         let row = start.debounced(&bounce.queue, &bounce.deduplication_id, wait, end)?;
         let id = row.workflow_id.clone();
         match self.runtime.start(row).await {

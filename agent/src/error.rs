@@ -92,6 +92,42 @@ pub enum ErrorKind {
         recorded: String,
         /// The name the code asked for.
         asked: String,
+        /// What is on record, as `position name`, up to a little beyond this position.
+        #[serde(default)]
+        on_record: Vec<String>,
+        /// What the code asked for in this execution, as `position name`, in the order of its asking.
+        #[serde(default)]
+        asked_for: Vec<String>,
+    },
+    /// The code asked for more than is on record, where it may only repeat that; see
+    /// [`testing::replay`](crate::testing::replay).
+    NotRecorded {
+        /// Position of the call in the workflow, from 0.
+        step: i32,
+        /// The name the code asked for.
+        asked: String,
+    },
+    /// The workflow's recorded input cannot be read by this program. The run is set aside; resume it with a
+    /// program that can.
+    UnreadableInput {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A payload is larger than the application allows.
+    PayloadTooLarge {
+        /// Whose: `input of workflow …`, `output of step …`.
+        what: String,
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The caller does not have the role.
+    NotAuthorized {
+        /// The role that is required.
+        role: String,
+        /// The user on whose behalf the workflow runs.
+        user: Option<String>,
     },
     /// A durable call was made where it cannot work, such as a sleep inside a step.
     Misuse {
@@ -359,6 +395,17 @@ impl Error {
         })
     }
 
+    /// Whether a run that met this error is set aside instead of ended: another program may bring it to its
+    /// end.
+    pub(crate) fn parks(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Nondeterminism { .. }
+                | ErrorKind::NotRecorded { .. }
+                | ErrorKind::UnreadableInput { .. }
+        )
+    }
+
     /// Whether the error is the engine's own and not the application's.
     pub(crate) fn is_engine(&self) -> bool {
         !matches!(self.0.kind, ErrorKind::Portable { .. })
@@ -480,11 +527,36 @@ impl fmt::Display for Inner {
                 step,
                 recorded,
                 asked,
-            } => write!(
+                on_record,
+                asked_for,
+            } => {
+                write!(
+                    f,
+                    "the code asked for `{asked}` at position {step}, where `{recorded}` is on record; \
+                     code between durable calls must be deterministic"
+                )?;
+                if asked_for.is_empty() {
+                    return Ok(());
+                }
+                let (on_record, asked_for) = (on_record.join(", "), asked_for.join(", "));
+                write!(f, " (on record: {on_record}; asked for: {asked_for})")
+            }
+            ErrorKind::NotRecorded { step, asked } => write!(
                 f,
-                "the code asked for `{asked}` at position {step}, where `{recorded}` is on record; \
-                 code between durable calls must be deterministic"
+                "the code asked for `{asked}` at position {step}, where nothing is on record"
             ),
+            ErrorKind::UnreadableInput { message } => {
+                write!(f, "the workflow's input {message}; the run is set aside until it is resumed")
+            }
+            ErrorKind::PayloadTooLarge { what, bytes, limit } => write!(
+                f,
+                "{what} is {bytes} bytes long and {limit} are allowed; keep large data elsewhere and pass a \
+                 reference, or raise the limit with `.max_payload_bytes(..)`"
+            ),
+            ErrorKind::NotAuthorized { role, user } => match user {
+                Some(user) => write!(f, "user `{user}` does not have the role `{role}`"),
+                None => write!(f, "the role `{role}` is required, and the run has no authenticated user"),
+            },
             ErrorKind::Misuse { message } => f.write_str(message),
             ErrorKind::NotFound { what, id } => write!(f, "there is no {what} `{id}`"),
             ErrorKind::NotRegistered { name } => {

@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::Segno;
-use crate::clock;
 use crate::context::Ctx;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Place};
@@ -74,7 +73,7 @@ async fn set(execution: Arc<Execution>, place: Place, key: String, value: Result
         Err(error) => return execution.fail(error).await,
     };
     let set = execution
-        .effect(place, SET, clock::now_ms(), None, effect)
+        .effect(place, SET, execution.now_ms(), None, effect)
         .await;
     if let Err(error) = set {
         return execution.fail(error).await;
@@ -144,7 +143,7 @@ async fn get<T: DeserializeOwned>(
         };
     }
     let active = execution.enter(position, Doing::Event(workflow_id.clone(), key.clone()));
-    let started_at = clock::now_ms();
+    let started_at = execution.now_ms();
     let until = deadline.record(&execution, timeout).await;
     active.until(until);
     let found = execution
@@ -175,7 +174,7 @@ async fn get<T: DeserializeOwned>(
             position,
             GET,
             started_at,
-            clock::now_ms(),
+            execution.now_ms(),
             crate::execution::StepResult::Nothing,
         )
     };
@@ -197,7 +196,7 @@ where
     T: DeserializeOwned + Send + 'static,
 {
     let read = move |timeout| async move {
-        let found = value(&runtime, &workflow_id, &key, tokio::time::sleep(timeout)).await?;
+        let found = value(&runtime, &workflow_id, &key, runtime.clock().sleep(timeout)).await?;
         found.map(|stored| decode(&key, &stored)).transpose()
     };
     ReadEvent(Pending::new(TIMEOUT, read), PhantomData)

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::recorder::{Caller, Effect, EffectRow, EffectWritten, StepRow, StepWritten};
 use crate::runtime::Runtime;
@@ -126,6 +125,8 @@ pub(crate) struct Execution {
     origin: Origin,
     next_position: AtomicI32,
     history: Mutex<HashMap<i32, Recorded>>,
+    /// What was on record when it began and what the code has asked for since; only if it was on record.
+    traces: Option<Traces>,
     /// Durable calls that are under way, in the order in which they began.
     underway: Underway,
     /// Topics that a `recv` waits for.
@@ -148,6 +149,7 @@ impl Execution {
             runtime,
             origin,
             next_position: AtomicI32::new(0),
+            traces: Traces::of(&history),
             history: Mutex::new(history),
             underway: Underway::default(),
             receiving: Mutex::default(),
@@ -265,20 +267,57 @@ impl Execution {
         if self.interrupted.is_cancelled() {
             return self.halt(Stop::Lost).await;
         }
+        if let Some(traces) = &self.traces {
+            traces.asked_for(position, name);
+        }
         let recorded = self
             .history
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&position)?;
-        if recorded.name != name {
-            let kind = ErrorKind::Nondeterminism {
-                step: position,
-                recorded: recorded.name,
-                asked: name.to_owned(),
-            };
-            return self.fail(Error::new(kind)).await;
+            .remove(&position);
+        match recorded {
+            Some(recorded) if recorded.name == name => Some(recorded),
+            Some(recorded) => {
+                let error = self.mismatch(position, recorded.name, name);
+                self.fail(error).await
+            }
+            None if self.runtime.repeats_only => {
+                let kind = ErrorKind::NotRecorded {
+                    step: position,
+                    asked: name.to_owned(),
+                };
+                self.fail(Error::new(kind)).await
+            }
+            None => None,
         }
-        Some(recorded)
+    }
+
+    /// The first record that the code passed over by ending before it.
+    pub(crate) fn left_on_record(&self) -> Option<(i32, String)> {
+        let next = self.next_position();
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = history.iter().filter(|(position, _)| **position >= next);
+        left.min_by_key(|(position, _)| **position)
+            .map(|(position, recorded)| (*position, recorded.name.clone()))
+    }
+
+    fn mismatch(&self, position: i32, recorded: String, asked: &str) -> Error {
+        let (on_record, asked_for) = match &self.traces {
+            Some(traces) => traces.around(position),
+            None => Default::default(),
+        };
+        Error::new(ErrorKind::Nondeterminism {
+            step: position,
+            recorded,
+            asked: asked.to_owned(),
+            on_record,
+            asked_for,
+        })
+    }
+
+    /// The time, in epoch milliseconds.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.runtime.clock().now_ms()
     }
 
     /// Records a step that completed now.
@@ -289,7 +328,7 @@ impl Execution {
         started_at: i64,
         result: StepResult,
     ) -> Result<()> {
-        let row = self.step_row(position, name, started_at, clock::now_ms(), result);
+        let row = self.step_row(position, name, started_at, self.now_ms(), result);
         self.write(row).await
     }
 
@@ -347,7 +386,7 @@ impl Execution {
             None => StepResult::Nothing,
         };
         let row = EffectRow {
-            step: self.step_row(position, name, started_at, clock::now_ms(), result),
+            step: self.step_row(position, name, started_at, self.now_ms(), result),
             recorded: matches!(place, Place::Own(_)),
             effect,
         };
@@ -366,12 +405,8 @@ impl Execution {
             StepWritten::Done => {}
             StepWritten::NotOwner => self.halt(Stop::Lost).await,
             StepWritten::Taken => {
-                let kind = ErrorKind::Nondeterminism {
-                    step: position,
-                    recorded: name.to_owned(),
-                    asked: name.to_owned(),
-                };
-                self.fail(Error::new(kind)).await
+                let error = self.mismatch(position, name.to_owned(), name);
+                self.fail(error).await
             }
         }
     }
@@ -379,22 +414,16 @@ impl Execution {
     /// Waits until an instant in epoch milliseconds. An interruption ends the wait, and the run; so does
     /// the beginning of a shutdown that will not last as long.
     pub(crate) async fn wait_until(&self, at: i64) {
-        loop {
-            let remaining = clock::until(at);
-            if remaining.is_zero() {
-                return;
-            }
-            tokio::select! {
-                // Timers run on a clock that may stand still while the machine is suspended: look again.
-                () = self.pause(remaining.min(Duration::from_secs(60))) => {}
-                () = self.leave_instead_of_sleeping_until(at) => {}
-            }
+        tokio::select! {
+            () = self.unless_interrupted(self.runtime.clock().sleep_until(at)) => {}
+            () = self.leave_instead_of_sleeping_until(at) => {}
         }
     }
 
     /// Waits inside the workflow; an interruption ends the wait, and the run.
     pub(crate) async fn pause(&self, duration: Duration) {
-        self.unless_interrupted(tokio::time::sleep(duration)).await;
+        let clock = self.runtime.clock();
+        self.unless_interrupted(clock.sleep(duration)).await;
     }
 
     /// Awaits something that changes nothing; stops the run if it is interrupted meanwhile.
@@ -407,12 +436,17 @@ impl Execution {
 
     /// Notes what a durable call does until the guard is dropped.
     pub(crate) fn enter(&self, position: impl Into<Option<i32>>, doing: Doing) -> Active<'_> {
-        self.underway.enter(position.into(), doing)
+        self.underway.enter(position.into(), doing, self.now_ms())
     }
 
     /// What the run is doing: the durable call that began first of those under way.
     pub(crate) fn doing(&self) -> Option<Call> {
         self.underway.first()
+    }
+
+    /// Whether it does nothing but wait, beyond this instant.
+    pub(crate) fn only_waits(&self, now: i64) -> bool {
+        self.underway.only_waits(now)
     }
 
     /// Takes the right to receive a topic until the guard is dropped; `None` while another call has it.
@@ -491,5 +525,53 @@ impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         let mut receiving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         receiving.remove(&self.1);
+    }
+}
+
+/// Positions of a trace that are kept before the one at issue, and after it.
+const BEFORE: usize = 50;
+const AFTER: usize = 10;
+
+/// What is on record and what the code asked for, by position, for whoever has to find out why the two
+/// differ.
+struct Traces {
+    on_record: Vec<(i32, String)>,
+    asked_for: Mutex<Vec<(i32, String)>>,
+}
+
+impl Traces {
+    /// Of a run that has a history.
+    fn of(history: &HashMap<i32, Recorded>) -> Option<Self> {
+        let mut on_record: Vec<_> = history
+            .iter()
+            .map(|(position, recorded)| (*position, recorded.name.clone()))
+            .collect();
+        on_record.sort_unstable();
+        (!on_record.is_empty()).then(|| Self {
+            on_record,
+            asked_for: Mutex::default(),
+        })
+    }
+
+    fn asked_for(&self, position: i32, name: &str) {
+        let past = self.on_record.last().is_some_and(|(last, _)| position > *last);
+        let mut asked = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        if !past {
+            asked.push((position, name.to_owned()));
+        } else if !asked.is_empty() {
+            // The record is repeated: nothing can differ any more.
+            *asked = Vec::new();
+        }
+    }
+
+    /// Both traces as text, up to a little beyond a position.
+    fn around(&self, position: i32) -> (Vec<String>, Vec<String>) {
+        let line = |(position, name): &(i32, String)| format!("{position} {name}");
+        let at = self.on_record.partition_point(|(recorded, _)| *recorded <= position);
+        let from = at.saturating_sub(BEFORE);
+        let recorded = self.on_record.iter().skip(from).take(at - from + AFTER);
+        let asked = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = asked.len().saturating_sub(BEFORE);
+        (recorded.map(line).collect(), asked.iter().skip(from).map(line).collect())
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
-use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ends, Execution, StepResult};
 use crate::manage::StepInfo;
@@ -54,11 +53,11 @@ impl<R> Handle<R> {
 
     /// The recorded steps of the run, in order.
     pub async fn steps(&self) -> Result<Vec<StepInfo>> {
-        StepInfo::list(&self.runtime, &self.id).await
+        StepInfo::list(self.runtime(), &self.id).await
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
-        &self.runtime
+        self.runtime.current()
     }
 
     /// The run's id.
@@ -68,12 +67,12 @@ impl<R> Handle<R> {
 
     /// Its status as recorded now.
     pub async fn status(&self) -> Result<Status> {
-        self.runtime.status(&self.id).await
+        self.runtime().status(&self.id).await
     }
 
     /// Cancels it: it stops at its next durable call. A finished run stays as it is.
     pub async fn cancel(&self) -> Result<()> {
-        self.runtime
+        self.runtime()
             .cancel(std::slice::from_ref(&self.id), false)
             .await
             .map(drop)
@@ -98,7 +97,7 @@ impl<R: DeserializeOwned + Send + 'static> Handle<R> {
     ) -> impl Future<Output = Result<R>> + Send + 'static {
         let parent = self.parent.clone().zip(position);
         result(
-            self.runtime.clone(),
+            self.runtime().clone(),
             self.id.clone(),
             parent,
             self.local.clone(),
@@ -136,7 +135,8 @@ async fn result<R: DeserializeOwned>(
             Outcome::Success(text) => text,
             Outcome::Error(error) => return Err(error),
             Outcome::Cancelled => return Err(Error::new(ErrorKind::Cancelled { id })),
-            Outcome::Parked => return Err(Error::new(ErrorKind::AwaitedParked { id })),
+            Outcome::Parked(Some(reason)) => return Err(reason),
+            Outcome::Parked(None) => return Err(Error::new(ErrorKind::AwaitedParked { id })),
         };
         return decode_output(&id, &text);
     };
@@ -144,7 +144,7 @@ async fn result<R: DeserializeOwned>(
         return crate::step::decode(GET_RESULT, recorded);
     }
     let _active = parent.enter(position, Doing::Workflow(id.clone()));
-    let started_at = clock::now_ms();
+    let started_at = parent.now_ms();
     let outcome = match parent
         .unless_interrupted(runtime.wait(&id, local, true))
         .await
@@ -152,14 +152,14 @@ async fn result<R: DeserializeOwned>(
         Ok(Outcome::Success(text)) => Ok(text),
         Ok(Outcome::Error(error)) => Err(error),
         Ok(Outcome::Cancelled) => Err(Error::new(ErrorKind::AwaitedCancelled { id: id.clone() })),
-        Ok(Outcome::Parked) => Err(Error::new(ErrorKind::AwaitedParked { id: id.clone() })),
+        Ok(Outcome::Parked(_)) => Err(Error::new(ErrorKind::AwaitedParked { id: id.clone() })),
         Err(error) => Err(error),
     };
     let recorded = match &outcome {
         Ok(text) => StepResult::Output(text.to_string()),
         Err(error) => StepResult::Error(error.to_portable().to_string()),
     };
-    let mut row = parent.step_row(position, GET_RESULT, started_at, clock::now_ms(), recorded);
+    let mut row = parent.step_row(position, GET_RESULT, started_at, parent.now_ms(), recorded);
     row.child = Some(id.clone());
     if let Err(error) = parent.write(row).await {
         return parent.fail(error).await;

@@ -75,6 +75,7 @@ mod status;
 mod step;
 mod stream;
 pub mod system_database;
+pub mod testing;
 mod transaction;
 mod underway;
 mod values;
@@ -107,7 +108,7 @@ pub use wait::Sleep;
 pub use workflow::{ByName, Target, WorkflowError, WorkflowFn, WorkflowRef};
 
 #[cfg(feature = "macros")]
-pub use segno_macros::workflow;
+pub use segno_macros::{step, workflow};
 
 pub use segno_protocol::Alert;
 pub use tokio_util::sync::CancellationToken;
@@ -115,7 +116,42 @@ pub use tokio_util::sync::CancellationToken;
 /// For macros.
 #[doc(hidden)]
 pub mod __private {
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::workflow::WorkflowError;
+
     pub use crate::race::{Race, poll};
+
+    /// What a step function returns.
+    pub trait StepResult {
+        /// What the step yields.
+        type Ok;
+        /// The error it may end with.
+        type Err;
+    }
+
+    impl<T, E> StepResult for Result<T, E> {
+        type Ok = T;
+        type Err = E;
+    }
+
+    /// What a workflow function returns.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not what a workflow returns",
+        label = "not a `Result` of values that can be recorded",
+        note = "a workflow returns `segno::Result<Output>`, or a `Result` with an error type of the application; \
+                output and error are recorded, so both implement `Serialize` and `Deserialize`"
+    )]
+    pub trait WorkflowResult {}
+
+    impl<T: Serialize + DeserializeOwned + Send + 'static, E: WorkflowError> WorkflowResult for Result<T, E> {}
+
+    pub const fn workflow_input<I: Serialize + DeserializeOwned + Send + 'static>() {}
+
+    pub const fn workflow_result<R: WorkflowResult>() {}
+
+    pub fn workflow_future<F: Future + Send + 'static>(_: F) {}
 }
 
 /// The database driver, in the version this crate uses; see [`Tx::postgres`] and [`Tx::sqlite`].

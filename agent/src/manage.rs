@@ -58,6 +58,12 @@ pub struct WorkflowInfo {
 }
 
 impl WorkflowInfo {
+    /// The run of this id, with its payloads.
+    pub(crate) async fn find(runtime: &Runtime, id: &str) -> Result<Self> {
+        let row = runtime.db.system.get_workflow(id, true, true).await.map_err(from_database)?;
+        row.map_or_else(|| Err(Error::not_found("workflow", id)), Self::from_row)
+    }
+
     fn from_row(row: db::WorkflowRow) -> Result<Self> {
         Ok(Self {
             status: row.status.parse()?,
@@ -158,6 +164,12 @@ impl<'a> Workflows<'a> {
             filter,
             listing: Listing::default(),
         }
+    }
+
+    /// Of all applications that share the database, not only of this one.
+    pub fn of_all_applications(mut self) -> Self {
+        self.filter.scope = Scope::of("");
+        self
     }
 
     /// Runs of this workflow; several calls name several.

@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::app::Segno;
-use crate::clock;
 use crate::context::Ctx;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Place, StepResult};
@@ -175,7 +174,7 @@ async fn send(sender: Sender, name: &'static str, messages: Vec<Message>) -> Res
         return decode::<Option<()>, Error>(name, recorded).map(drop);
     }
     let _active = execution.enter(place.own(), Doing::Checkpoint);
-    let started_at = clock::now_ms();
+    let started_at = execution.now_ms();
     let result = match rows(messages) {
         Ok(rows) => {
             let effect = Effect::Send(rows.clone());
@@ -276,7 +275,7 @@ async fn take(
             return execution.fail(Error::misuse(message)).await;
         }
     };
-    let started_at = clock::now_ms();
+    let started_at = execution.now_ms();
     let runtime = &execution.runtime;
     let mut arrivals = runtime
         .arrivals

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::clock;
 use crate::error::Error;
 use crate::execution::{CURRENT, Execution, Place};
 use crate::recorder::Effect;
@@ -102,10 +101,10 @@ impl Race {
         };
         Self {
             begins: vec![execution.next_position()],
+            started_at: execution.now_ms(),
             execution,
             position: None,
             replayed: false,
-            started_at: clock::now_ms(),
         }
     }
 

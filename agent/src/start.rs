@@ -83,11 +83,20 @@ impl<'a, R> PendingStart<'a, R> {
         input: &I,
     ) -> Self {
         let name = runtime.registry.resolve(workflow);
+        Self::encoded(runtime, name, encode_input(input))
+    }
+
+    /// A start whose input is encoded already.
+    pub(crate) fn encoded(
+        runtime: Arc<Runtime>,
+        name: Result<String>,
+        input: Result<String>,
+    ) -> Self {
         Self {
             runtime,
             parent: None,
             name,
-            input: encode_input(input),
+            input,
             id: None,
             deadline: Deadline::Inherit,
             attributes: None,
@@ -173,7 +182,7 @@ impl<'a, R> PendingStart<'a, R> {
             };
             return Ok(Handle::new(runtime, child, Some(parent), None));
         }
-        let started_at = clock::now_ms();
+        let started_at = parent.now_ms();
         let committed = {
             let _active = parent.enter(position, Doing::Checkpoint);
             match self.row(Some((&parent, position))) {
@@ -187,7 +196,7 @@ impl<'a, R> PendingStart<'a, R> {
             }
             Ok(Committed::Here(_, Started::ParentLost)) => parent.lose().await,
             Ok(Committed::Holder(id)) => {
-                let now = clock::now_ms();
+                let now = parent.now_ms();
                 let mut row =
                     parent.step_row(position, &name, started_at, now, StepResult::Nothing);
                 row.child = Some(id.clone());
@@ -228,7 +237,7 @@ impl<'a, R> PendingStart<'a, R> {
             (None, Some((parent, position))) => format!("{}-{position}", parent.id()),
             (None, None) => Uuid::new_v4().to_string(),
         };
-        let now = clock::now_ms();
+        let now = runtime.clock().now_ms();
         let caller = self
             .caller
             .or_else(|| parent.map(|(parent, _)| parent.caller().clone()));

@@ -285,7 +285,7 @@ where
         return decode(&name, recorded);
     }
     let active = execution.enter(position, Doing::Step(name.clone()));
-    let started_at = clock::now_ms();
+    let started_at = execution.now_ms();
     let result = attempts(&execution, Some((position, &active)), &name, &options, body).await;
     let (result, encoded) = encode(&name, result);
     let written = execution.record(position, &name, started_at, encoded).await;
@@ -335,9 +335,12 @@ where
         };
         let result = match options.timeout {
             None => attempt.await,
-            Some(timeout) => tokio::time::timeout(timeout, attempt)
+            Some(timeout) => execution
+                .runtime
+                .clock()
+                .timeout(timeout, attempt)
                 .await
-                .unwrap_or_else(|_| {
+                .unwrap_or_else(|| {
                     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                     Err(E::from_engine(Error::new(ErrorKind::StepTimeout {
                         step: name.to_owned(),
@@ -377,7 +380,7 @@ where
             "step failed; trying again"
         );
         if let Some((_, active)) = own {
-            let next = clock::now_ms().saturating_add(clock::millis(delay));
+            let next = execution.now_ms().saturating_add(clock::millis(delay));
             active.retry_at(failures.saturating_add(1), options.retry.max_attempts, next);
         }
         execution.pause(delay).await;

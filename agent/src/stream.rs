@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::Segno;
-use crate::clock;
 use crate::context::Ctx;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Place, StepResult};
@@ -63,7 +62,7 @@ async fn write(
         Err(error) => return execution.fail(error).await,
     };
     let written = execution
-        .effect(place, name, clock::now_ms(), None, effect)
+        .effect(place, name, execution.now_ms(), None, effect)
         .await;
     if let Err(error) = written {
         return execution.fail(error).await;
@@ -214,14 +213,14 @@ impl<T: DeserializeOwned> StreamReader<'_, T> {
         }
         let doing = Doing::Stream(self.workflow_id.clone(), self.key.clone());
         let _active = execution.enter(position, doing);
-        let started_at = clock::now_ms();
+        let started_at = execution.now_ms();
         let stored = execution.unless_interrupted(self.stored()).await;
         let result = match &stored {
             Ok(Some(entry)) => StepResult::Output(entry.value.clone()),
             Ok(None) => StepResult::Output(STREAM_CLOSED[0].to_owned()),
             Err(error) => StepResult::Error(error.to_portable().to_string()),
         };
-        let mut row = execution.step_row(position, READ, started_at, clock::now_ms(), result);
+        let mut row = execution.step_row(position, READ, started_at, execution.now_ms(), result);
         if let Ok(Some(Stored {
             serialization: Some(format),
             ..

@@ -16,7 +16,6 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Postgres, SqlSafeStr, Sqlite};
 
 use crate::backoff::Backoff;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::recorder::{self, StepRow};
@@ -55,10 +54,28 @@ impl Db {
         let system = SystemDatabase::connect(url, options)
             .await
             .map_err(from_database)?;
-        Ok(Self {
+        Ok(Self::of(system))
+    }
+
+    /// As [`connect`](Self::connect), with the engine's tables in this schema (of Postgres) instead of `dbos`.
+    pub async fn connect_to_schema(url: &str, schema: &str) -> Result<Self> {
+        let options = Options {
+            schema: schema.to_owned(),
+            ..Options::default()
+        };
+        Self::connect_with(url, options).await
+    }
+
+    /// The engine's tables, for tools.
+    pub fn system_database(&self) -> &SystemDatabase {
+        &self.system
+    }
+
+    pub(crate) fn of(system: SystemDatabase) -> Self {
+        Self {
             system,
             identity: Arc::new(()),
-        })
+        }
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -329,7 +346,7 @@ where
         return execution.fail(Error::config("transaction", message)).await;
     }
     let _active = execution.enter(position, Doing::Step(name.clone()));
-    let started_at = clock::now_ms();
+    let started_at = execution.now_ms();
     let mut backoff = Backoff::for_contention();
     loop {
         let error = match attempt(&execution, position, &name, started_at, &db, &body).await {
@@ -390,7 +407,7 @@ where
         position,
         name,
         started_at,
-        clock::now_ms(),
+        execution.now_ms(),
         StepResult::Output(output),
     );
     let app = execution.runtime.app_name();
@@ -399,7 +416,10 @@ where
         .map_err(from_database)?;
     match written {
         recorder::InTransaction::Done => {
+            let gate = execution.runtime.recorder.gate();
+            let pass = gate.enter().await;
             tx.commit().await?;
+            gate.leave(pass).await;
             Ok(Attempt::Committed(value))
         }
         recorder::InTransaction::NotOwner => {

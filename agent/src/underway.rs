@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use segno_protocol::WaitingOn;
 
-use crate::clock;
 use crate::message::NO_TOPIC;
 
 /// What a durable call does.
@@ -91,7 +90,8 @@ impl Call {
 pub(crate) struct Underway(Mutex<BTreeMap<u64, Call>>);
 
 impl Underway {
-    pub(crate) fn enter(&self, position: Option<i32>, doing: Doing) -> Active<'_> {
+    /// Notes a call that begins now, in epoch milliseconds.
+    pub(crate) fn enter(&self, position: Option<i32>, doing: Doing, now: i64) -> Active<'_> {
         let mut calls = self.lock();
         let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
         calls.insert(
@@ -99,7 +99,7 @@ impl Underway {
             Call {
                 position,
                 doing,
-                since: clock::now_ms(),
+                since: now,
                 until: None,
                 attempts: None,
                 retrying: false,
@@ -125,6 +125,16 @@ impl Underway {
         self.lock()
             .values()
             .all(|call| call.doing.is_wait() && call.until.is_some_and(|until| until > instant))
+    }
+
+    /// Whether there are any and all of them only wait, beyond this instant.
+    pub(crate) fn only_waits(&self, now: i64) -> bool {
+        let calls = self.lock();
+        let waits = |call: &Call| {
+            let works = matches!(call.doing, Doing::Checkpoint | Doing::Step(_));
+            (!works || call.retrying) && call.until.is_none_or(|until| until > now)
+        };
+        !calls.is_empty() && calls.values().all(waits)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Call>> {

@@ -9,7 +9,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::clock;
 use crate::context::Ctx;
 use crate::error::Error;
 use crate::execution::{Execution, Marker, Place, StepResult};
@@ -33,7 +32,7 @@ async fn value<T: Serialize + DeserializeOwned>(
     execution: Arc<Execution>,
     place: Place,
     name: &'static str,
-    make: fn() -> T,
+    make: impl Fn() -> T,
 ) -> T {
     let Place::Own(position) = place else {
         return make();
@@ -52,7 +51,7 @@ async fn value<T: Serialize + DeserializeOwned>(
             serde_json::from_str(&text).map_err(|error| Error::serialization(name, error))?;
         let result = StepResult::Output(text);
         execution
-            .record(position, name, clock::now_ms(), result)
+            .record(position, name, execution.now_ms(), result)
             .await?;
         Ok(value)
     };
@@ -74,7 +73,7 @@ async fn patch(execution: Arc<Execution>, name: String, marker: Option<Marker>) 
         }
     };
     let recorded = execution
-        .record(position, &name, clock::now_ms(), StepResult::Nothing)
+        .record(position, &name, execution.now_ms(), StepResult::Nothing)
         .await;
     match recorded {
         Ok(()) => true,
@@ -94,7 +93,7 @@ fn marker(name: &str) -> String {
 }
 
 impl<S> Ctx<S> {
-    fn value<T>(&self, name: &'static str, make: fn() -> T) -> RecordedValue<'_, T>
+    fn value<T>(&self, name: &'static str, make: impl Fn() -> T + Send + Sync + 'static) -> RecordedValue<'_, T>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
     {
@@ -105,7 +104,8 @@ impl<S> Ctx<S> {
 
     /// The time, to the millisecond: that of the first execution.
     pub fn now(&self) -> RecordedValue<'_, SystemTime> {
-        let now = self.value("DBOS.now", clock::now_ms);
+        let clock = self.execution().runtime.clock().clone();
+        let now = self.value("DBOS.now", move || clock.now_ms());
         RecordedValue(Box::pin(async {
             let millis = u64::try_from(now.await).unwrap_or(0);
             UNIX_EPOCH + Duration::from_millis(millis)
@@ -177,7 +177,7 @@ impl<S> Ctx<S> {
                 Some(recorded) => decode::<_, Error>(NAME, recorded)?,
                 None => {
                     let _active = execution.enter(position, Doing::Workflow(ids(handles)));
-                    let started_at = clock::now_ms();
+                    let started_at = execution.now_ms();
                     let waits = handles.iter().map(|handle| Box::pin(handle.ended()));
                     let ((), index, _) = execution.unless_interrupted(select_all(waits)).await;
                     let id = handles.get(index).map(|handle| handle.id().to_owned());
@@ -211,7 +211,7 @@ impl<S> Ctx<S> {
                 return Ok(());
             }
             let _active = execution.enter(position, Doing::Workflow(ids(handles)));
-            let started_at = clock::now_ms();
+            let started_at = execution.now_ms();
             let waits = join_all(handles.iter().map(Handle::ended));
             execution.unless_interrupted(waits).await;
             execution

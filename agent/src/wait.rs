@@ -48,9 +48,9 @@ enum Wake {
 
 impl Wake {
     /// The instant in epoch milliseconds, reckoned from now.
-    fn at_ms(&self) -> i64 {
+    fn at_ms(&self, now: i64) -> i64 {
         match self {
-            Self::After(duration) => clock::now_ms().saturating_add(clock::millis(*duration)),
+            Self::After(duration) => now.saturating_add(clock::millis(*duration)),
             Self::At(instant) => {
                 clock::millis(instant.duration_since(UNIX_EPOCH).unwrap_or_default())
             }
@@ -82,9 +82,9 @@ async fn wake_at(
             }
         };
     }
-    let at = wake.at_ms();
+    let at = wake.at_ms(execution.now_ms());
     let result = StepResult::Output(at.to_string());
-    let row = execution.step_row(position, SLEEP, clock::now_ms(), at, result);
+    let row = execution.step_row(position, SLEEP, execution.now_ms(), at, result);
     if let Err(error) = execution.write(row).await {
         return execution.fail(error).await;
     }

@@ -149,7 +149,7 @@ pub trait Target<M>: Sized {
 
 /// How a [`Target`] is looked up.
 #[doc(hidden)]
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum TargetKey {
     /// By the function's own type.
     Function(TypeId, &'static str),

@@ -1,5 +1,10 @@
 //! The command line.
 
+mod database;
+mod output;
+mod system;
+mod workflow;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -64,6 +69,12 @@ enum Command {
     /// Manage API keys in the database itself, whether or not a server runs
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Look at the workflows in an application's own database and change them, server or not
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
+    /// Create, check or empty the tables of an application's own database
+    #[command(subcommand)]
+    System(system::SystemCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -188,6 +199,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Healthcheck { url } => healthcheck(&url).await,
         Command::Key(command) => key_command(command).await,
+        Command::Workflow(command) => Box::pin(workflow::run(command)).await,
+        Command::System(command) => Box::pin(system::run(command)).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "segno", &mut std::io::stdout());
             Ok(())

@@ -11,6 +11,7 @@
 
 mod batch;
 mod effects;
+mod gate;
 mod postgres;
 mod sqlite;
 mod statement;
@@ -19,7 +20,7 @@ mod transaction;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::status::Status;
 use crate::system_database::{Pool, SystemDatabase};
 
+pub(crate) use gate::{Counting, Gate, Side};
 pub(crate) use transaction::{InTransaction, record_in};
 
 /// Most rows in one commit: keeps one statement's memory and lock time in bounds.
@@ -228,6 +230,8 @@ pub(crate) struct Counters {
 pub(crate) struct Recorder {
     sender: mpsc::Sender<Item>,
     counters: Arc<Counters>,
+    gate: Gate,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl Recorder {
@@ -246,7 +250,27 @@ impl Recorder {
                 () = writer.run(receiver) => {}
             }
         });
-        Self { sender, counters }
+        Self {
+            sender,
+            counters,
+            gate: Gate::Open,
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// The same recorder behind a gate.
+    pub(crate) fn behind(self, gate: Gate) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// What every checkpoint passes.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Callers that wait for their commit.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -294,6 +318,17 @@ impl Recorder {
     }
 
     async fn submit(&self, work: Work) -> Result<Written> {
+        let _in_flight = InFlight::count(&self.in_flight);
+        if let Gate::RepeatsOnly(outcome) = &self.gate {
+            return gate::beyond_the_record(outcome, &work);
+        }
+        let pass = self.gate.enter().await;
+        let written = self.write(work).await;
+        self.gate.leave(pass).await;
+        written
+    }
+
+    async fn write(&self, work: Work) -> Result<Written> {
         let (reply, answer) = oneshot::channel();
         let gone = || Error::new(ErrorKind::ShuttingDown);
         self.sender
@@ -301,6 +336,22 @@ impl Recorder {
             .await
             .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Counts a caller while it waits.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn count(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -319,9 +370,9 @@ impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
             Pool::Postgres(pool) => {
-                Self::Postgres(Box::new(postgres::Writer::new(pool, db.prefix())))
+                Self::Postgres(Box::new(postgres::Writer::new(pool, db)))
             }
-            Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
+            Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone(), db)),
         }
     }
 

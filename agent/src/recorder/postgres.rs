@@ -14,8 +14,8 @@ use super::{
     Effect, EffectWritten, Item, MessageRow, OutcomeRow, StartRow, StartWritten, StepRow,
     StepWritten, Work, Written,
 };
-use crate::clock;
-use crate::system_database::Dialect;
+use crate::clock::Clock;
+use crate::system_database::SystemDatabase;
 
 /// More than there are combinations of kinds, so that every statement stays prepared.
 const STATEMENTS: usize = 512;
@@ -23,6 +23,9 @@ const STATEMENTS: usize = 512;
 pub(super) struct Writer {
     options: PgConnectOptions,
     prefix: String,
+    /// The database's clock as SQL.
+    now: String,
+    clock: Clock,
     /// The recorder's own connection, once it is made and until it breaks. Not from the pool, which
     /// checks a connection with a round trip whenever it is given back.
     connection: Mutex<Option<PgConnection>>,
@@ -31,13 +34,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `pool` tells where to connect; `prefix` is what precedes a table's name.
-    pub(super) fn new(pool: &PgPool, prefix: &str) -> Self {
+    /// `pool` tells where to connect.
+    pub(super) fn new(pool: &PgPool, db: &SystemDatabase) -> Self {
         Self {
             options: (*pool.connect_options())
                 .clone()
                 .statement_cache_capacity(STATEMENTS),
-            prefix: prefix.to_owned(),
+            prefix: db.prefix().to_owned(),
+            now: db.now_sql().to_owned(),
+            clock: db.clock().clone(),
             connection: Mutex::new(None),
             statements: RwLock::default(),
         }
@@ -63,8 +68,8 @@ impl Writer {
             .cloned();
         known.unwrap_or_else(|| {
             let text: Arc<str> = statement(kinds)
+                .replace("NOW_MS", &self.now)
                 .replace('@', &self.prefix)
-                .replace("NOW_MS", Dialect::Postgres.now_ms())
                 .into();
             let mut statements = self
                 .statements
@@ -82,7 +87,7 @@ impl Writer {
     ) -> Result<Vec<Written>, sqlx::Error> {
         let sorted = Sorted::new(items);
         let query = sqlx::query(AssertSqlSafe(self.statement(sorted.kinds())));
-        let query = sorted.bind(query, app);
+        let query = sorted.bind(query, app, self.clock.now_ms());
         let mut slot = self.connection.lock().await;
         // Taken out while in use: dropped half-way or broken, it is not used again.
         let mut connection = match slot.take() {
@@ -201,7 +206,7 @@ impl<'a> Sorted<'a> {
     }
 
     /// Binds all parameters; statements that lack a kind do not look at its own.
-    fn bind<'q>(&self, query: Query<'q>, app: &'q str) -> Query<'q>
+    fn bind<'q>(&self, query: Query<'q>, app: &'q str, now: i64) -> Query<'q>
     where
         'a: 'q,
     {
@@ -209,7 +214,7 @@ impl<'a> Sorted<'a> {
         let query = bind_steps(query, &self.steps);
         let query = bind_outcomes(query, &self.outcomes)
             .bind(app)
-            .bind(clock::now_ms());
+            .bind(now);
         let query = query
             .bind(column(&self.events, |of| of.0))
             .bind(column(&self.events, |of| of.1.0))

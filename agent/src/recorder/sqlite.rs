@@ -8,7 +8,8 @@ use super::effects::Effects;
 use super::{
     Item, OutcomeRow, ParentRow, StartRow, StartWritten, StepRow, StepWritten, Work, Written,
 };
-use crate::clock;
+use crate::clock::Clock;
+use crate::system_database::SystemDatabase;
 
 /// Whether a token owns a workflow.
 pub(super) const OWNS: &str =
@@ -56,16 +57,18 @@ const OUTPUT: &str =
 
 pub(super) struct Writer {
     pool: SqlitePool,
+    clock: Clock,
     outcome: std::sync::Arc<str>,
 }
 
 impl Writer {
     /// `pool` holds the one connection that writes.
-    pub(super) fn new(pool: SqlitePool) -> Self {
-        let now = crate::system_database::Dialect::Sqlite.now_ms();
+    pub(super) fn new(pool: SqlitePool, db: &SystemDatabase) -> Self {
+        let outcome = OUTCOME.replace("NOW_MS", db.now_sql()).replace('@', "");
         Self {
             pool,
-            outcome: OUTCOME.replace("NOW_MS", now).into(),
+            clock: db.clock().clone(),
+            outcome: outcome.into(),
         }
     }
 
@@ -78,7 +81,7 @@ impl Writer {
         let mut written = Vec::with_capacity(items.len());
         for item in items {
             written.push(match &item.work {
-                Work::Start(row) => Written::Start(start(&mut transaction, app, row).await?),
+                Work::Start(row) => Written::Start(start(&mut transaction, app, row, self.clock.now_ms()).await?),
                 Work::Step(row) => Written::Step(step(&mut transaction, app, row).await?),
                 Work::Outcome(row) => Written::Outcome(self.outcome(&mut transaction, row).await?),
                 Work::Effect(row) => {
@@ -120,6 +123,7 @@ async fn start(
     connection: &mut SqliteConnection,
     app: &str,
     row: &StartRow,
+    now: i64,
 ) -> Result<StartWritten, sqlx::Error> {
     if let Some(parent) = &row.parent {
         let owner = sqlx::query(OWNS)
@@ -195,7 +199,7 @@ async fn start(
                 ..
             },
         ) if *name == row.name && (*mine || !row.reject) => {
-            let recorded = child(connection, app, row, parent).await?;
+            let recorded = child(connection, app, row, parent, now).await?;
             Ok(if recorded {
                 found
             } else {
@@ -234,13 +238,14 @@ async fn child(
     app: &str,
     row: &StartRow,
     parent: &ParentRow,
+    now: i64,
 ) -> Result<bool, sqlx::Error> {
     let recorded = sqlx::query(CHILD)
         .bind(&parent.workflow_id)
         .bind(parent.position)
         .bind(&row.name)
         .bind(parent.started_at)
-        .bind(clock::now_ms())
+        .bind(now)
         .bind(&row.workflow_id)
         .bind(app)
         .fetch_one(connection)

@@ -5,10 +5,11 @@
 //! database from time to time, in one query for all that wait.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::Runtime;
 use crate::system_database::{DatabaseError, Dialect};
@@ -52,7 +53,23 @@ pub(super) fn key(workflow_id: &str, name: &str) -> String {
     format!("{workflow_id}::{name}")
 }
 
-type Waiting = HashMap<Kind, HashMap<String, watch::Sender<()>>>;
+/// One who waits.
+#[derive(Default)]
+struct Waiter {
+    /// How often it was told to look, and how many of these it has acted upon.
+    told: AtomicU64,
+    acted: AtomicU64,
+    notify: Notify,
+}
+
+impl Waiter {
+    /// Whether it still has to look.
+    fn is_due(&self) -> bool {
+        self.told.load(Ordering::Acquire) != self.acted.load(Ordering::Acquire)
+    }
+}
+
+type Waiting = HashMap<Kind, HashMap<String, Vec<Arc<Waiter>>>>;
 
 /// Who waits for what.
 #[derive(Default)]
@@ -70,17 +87,16 @@ impl Arrivals {
         name: &str,
     ) -> Registered<'a> {
         let key = key(workflow_id, name);
+        let waiter = Arc::<Waiter>::default();
         let mut waiting = self.lock();
-        let sender = waiting
-            .entry(kind)
-            .or_default()
-            .entry(key.clone())
-            .or_insert_with(|| watch::Sender::new(()));
+        let waiters = waiting.entry(kind).or_default().entry(key.clone());
+        waiters.or_default().push(waiter.clone());
         Registered {
             arrivals: self,
             kind,
             key,
-            receiver: Some(sender.subscribe()),
+            waiter,
+            seen: 0,
         }
     }
 
@@ -90,9 +106,19 @@ impl Arrivals {
     }
 
     pub(super) fn signal_key(&self, kind: Kind, key: &str) {
-        if let Some(sender) = self.lock().get(&kind).and_then(|keys| keys.get(key)) {
-            sender.send_replace(());
+        let waiting = self.lock();
+        let waiters = waiting.get(&kind).and_then(|keys| keys.get(key));
+        for waiter in waiters.into_iter().flatten() {
+            waiter.told.fetch_add(1, Ordering::AcqRel);
+            waiter.notify.notify_one();
         }
+    }
+
+    /// Whether somebody was told to look and has not done so yet.
+    pub(super) fn any_due(&self) -> bool {
+        let waiting = self.lock();
+        let mut waiters = waiting.values().flat_map(HashMap::values).flatten();
+        waiters.any(|waiter| waiter.is_due())
     }
 
     /// Something may have been written.
@@ -118,31 +144,37 @@ pub(crate) struct Registered<'a> {
     arrivals: &'a Arrivals,
     kind: Kind,
     key: String,
-    receiver: Option<watch::Receiver<()>>,
+    waiter: Arc<Waiter>,
+    /// How often it was told when it looked last.
+    seen: u64,
 }
 
 impl Registered<'_> {
     /// Completes when something of that name was written since the last call.
     pub(crate) async fn arrived(&mut self) {
-        if let Some(receiver) = &mut self.receiver
-            && receiver.changed().await.is_ok()
-        {
-            return;
+        self.waiter.acted.store(self.seen, Ordering::Release);
+        loop {
+            let told = self.waiter.told.load(Ordering::Acquire);
+            if told != self.seen {
+                self.seen = told;
+                return;
+            }
+            self.waiter.notify.notified().await;
         }
-        std::future::pending().await
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.receiver = None;
         let mut waiting = self.arrivals.lock();
-        if let Some(keys) = waiting.get_mut(&self.kind)
-            && keys
-                .get(&self.key)
-                .is_some_and(|sender| sender.receiver_count() == 0)
-        {
-            keys.remove(&self.key);
+        let Some(keys) = waiting.get_mut(&self.kind) else {
+            return;
+        };
+        if let Some(waiters) = keys.get_mut(&self.key) {
+            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+            if waiters.is_empty() {
+                keys.remove(&self.key);
+            }
         }
     }
 }
@@ -160,6 +192,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             () = runtime.arrivals.look.notified() => {}
             () = tokio::time::sleep(net) => {}
         }
+        let _round = runtime.rounds.arrivals.begin();
         if let Err(error) = look(&runtime).await {
             tracing::debug!(%error, "could not look for messages and events; looking again");
             tokio::time::sleep(super::POLL).await;

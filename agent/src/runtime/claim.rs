@@ -11,12 +11,13 @@ use super::limits::{self, Limits};
 use super::run::StoredInput;
 use super::{POLL, Runtime};
 use crate::backoff::Backoff;
-use crate::clock;
+use crate::error::Error;
 use crate::execution::{Origin, Recorded};
 use crate::recorder::Caller;
 use crate::system_database::{
     DatabaseError, Dialect, INTERNAL_QUEUE, QueueRow, Row, Scope, Statement,
 };
+use crate::transaction::from_database;
 
 /// Most rows taken by one statement: the rest is left for other executors a moment longer.
 const CHUNK: usize = 100;
@@ -37,8 +38,10 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         tokio::select! {
             () = runtime.stopping.cancelled() => return,
             () = runtime.queue_changed.notified() => {}
+            () = runtime.clock().moved() => {}
             () = tokio::time::sleep(pause) => {}
         }
+        let _round = runtime.rounds.claims.begin();
         let mut backoff = Backoff::for_absence();
         while let Err(error) = take_all(&runtime).await {
             if runtime.stopping.is_cancelled() {
@@ -168,7 +171,7 @@ pub(super) fn take_candidates(
             ", recovery_attempts = COALESCE(recovery_attempts, 0) + 1, workflow_deadline_epoch_ms = \
              COALESCE(workflow_deadline_epoch_ms, workflow_timeout_ms + ",
         )
-        .bind(clock::now_ms())
+        .bind(runtime.clock().now_ms())
         .push(
             ") WHERE status = 'ENQUEUED' AND workflow_uuid IN (SELECT workflow_uuid FROM candidate) \
              RETURNING workflow_uuid, name, recovery_attempts, workflow_deadline_epoch_ms, serialization, \
@@ -322,6 +325,33 @@ async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Recor
             .insert(position, recorded);
     }
     Ok(records)
+}
+
+impl Runtime {
+    /// What a run would begin from, as its rows have it.
+    pub(crate) async fn stored(&self, id: &str) -> Result<(Origin, StoredInput), Error> {
+        let row = self
+            .db
+            .system
+            .sql(
+                "SELECT workflow_uuid, name, recovery_attempts, workflow_deadline_epoch_ms, serialization, priority, \
+                 created_at, inputs, queue_name, queue_partition_key, authenticated_user, assumed_role, \
+                 authenticated_roles, CAST(attributes AS TEXT) AS attributes FROM @workflow_status WHERE workflow_uuid = ",
+            )
+            .bind(id);
+        let read = async {
+            let rows = self.db.system.read(row).await?;
+            let claimed = rows.first().map(|row| Claimed::read(row, "")).transpose()?;
+            let records = load(self, std::slice::from_ref(&id.to_owned())).await?;
+            Ok((claimed, records))
+        };
+        let (claimed, mut records) = read.await.map_err(from_database)?;
+        let mut claimed = claimed.ok_or_else(|| Error::not_found("workflow", id))?;
+        let (input, history) = records.remove(id).unwrap_or_default();
+        claimed.origin.history = history;
+        claimed.input.text = input.or(claimed.input.text);
+        Ok((claimed.origin, claimed.input))
+    }
 }
 
 /// Sets a run aside that was dispatched too often.

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::{POLL, Runtime, wakeup};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::Ending;
 use crate::status::Status;
@@ -31,7 +31,8 @@ pub(crate) enum Outcome {
     /// With an error.
     Error(Error),
     Cancelled,
-    Parked,
+    /// Set aside, for this reason if one is on record.
+    Parked(Option<Error>),
 }
 
 type Waiters = Vec<oneshot::Sender<Result<Outcome>>>;
@@ -79,14 +80,14 @@ impl Completions {
     /// A process says that it waits for runs.
     pub(super) fn heard_of_waiter(&self, instance: &str) {
         if instance != self.instance {
-            let until = clock::now_ms().saturating_add(clock::millis(SAY_WAITING * 2));
+            let until = Clock::SYSTEM.now_ms().saturating_add(clock::millis(SAY_WAITING * 2));
             self.awaited_until.store(until, Ordering::Relaxed);
         }
     }
 
     /// Whether another process should be told of runs that end here.
     pub(super) fn awaited_elsewhere(&self) -> bool {
-        self.awaited_until.load(Ordering::Relaxed) > clock::now_ms()
+        self.awaited_until.load(Ordering::Relaxed) > Clock::SYSTEM.now_ms()
     }
 
     /// A run ended in this process.
@@ -196,7 +197,11 @@ fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
             Some(Ok(Outcome::Error(Error::from_portable(value))))
         }
         (Status::Cancelled, _) => Some(Ok(Outcome::Cancelled)),
-        (Status::MaxRecoveryAttemptsExceeded, _) => Some(Ok(Outcome::Parked)),
+        (Status::MaxRecoveryAttemptsExceeded, _) => {
+            let reason = row.filled("error")?;
+            let reason = reason.and_then(|text| serde_json::from_str(&text).ok());
+            Some(Ok(Outcome::Parked(reason.map(Error::from_portable))))
+        }
         (Status::Delayed | Status::Enqueued | Status::Pending, _) => None,
     })
 }

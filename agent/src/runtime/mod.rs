@@ -4,7 +4,9 @@ mod arrival;
 mod claim;
 mod completion;
 mod limits;
+mod quiet;
 mod recovery;
+mod rounds;
 mod run;
 mod scheduler;
 mod wakeup;
@@ -12,7 +14,7 @@ mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -20,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ending, Ends, Execution, Origin};
-use crate::recorder::{self, Recorder, StartRow, StartWritten};
+use crate::recorder::{self, Gate, Recorder, StartRow, StartWritten};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row, Statement};
 use crate::transaction::{Db, from_database};
@@ -32,7 +34,9 @@ use crate::workflow::Registry;
 use arrival::Arrivals;
 pub(crate) use arrival::Kind;
 use completion::Completions;
+use rounds::Rounds;
 pub(crate) use completion::Outcome;
+pub(crate) use run::StoredInput;
 
 /// The net under all notifications: how often things are looked at in any case.
 const POLL: Duration = Duration::from_secs(1);
@@ -64,8 +68,12 @@ pub(crate) enum Started {
 pub(crate) struct Runtime {
     pub(crate) db: Db,
     pub(crate) recorder: Recorder,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     identity: Identity,
+    /// Whether runs may only repeat what is on record; see [`testing::replay`](crate::testing::replay).
+    pub(crate) repeats_only: bool,
+    /// What took this runtime's place when a test crashed it.
+    successor: OnceLock<Arc<Runtime>>,
     running: Mutex<HashMap<String, Arc<Execution>>>,
     /// Starts that are being committed.
     starting: AtomicUsize,
@@ -84,6 +92,10 @@ pub(crate) struct Runtime {
     /// Who waits for messages, events and stream entries.
     pub(crate) arrivals: Arrivals,
     completions: Completions,
+    /// Looks at the queues, at runs, at schedules and for arrivals.
+    rounds: Rounds,
+    /// When the next schedule is due, in epoch milliseconds.
+    next_tick: AtomicI64,
     /// No more work is taken or accepted.
     stopping: CancellationToken,
     /// When the shutdown that has begun stops waiting, in epoch milliseconds.
@@ -98,14 +110,28 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Starts everything but taking work; see [`begin_work`](Self::begin_work).
     pub(crate) fn launch(db: Db, registry: Registry, identity: Identity) -> Arc<Self> {
+        Self::launch_behind(Gate::Open, db, Arc::new(registry), identity)
+    }
+
+    /// As [`launch`](Self::launch); every checkpoint passes a gate.
+    pub(crate) fn launch_behind(
+        gate: Gate,
+        db: Db,
+        registry: Arc<Registry>,
+        identity: Identity,
+    ) -> Arc<Self> {
         let killed = CancellationToken::new();
+        let repeats_only = matches!(gate, Gate::RepeatsOnly(_));
         let recorder =
-            Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone());
+            Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone())
+                .behind(gate);
         let runtime = Arc::new(Self {
             db,
             recorder,
             registry,
             identity,
+            repeats_only,
+            successor: OnceLock::new(),
             running: Mutex::default(),
             starting: AtomicUsize::new(0),
             dropped: Mutex::default(),
@@ -116,6 +142,8 @@ impl Runtime {
             announcements: wakeup::Announcements::default(),
             arrivals: Arrivals::default(),
             completions: Completions::default(),
+            rounds: Rounds::default(),
+            next_tick: AtomicI64::new(i64::MAX),
             stopping: CancellationToken::new(),
             shutdown_ends_at: AtomicI64::new(i64::MAX),
             handing_back: CancellationToken::new(),
@@ -138,6 +166,20 @@ impl Runtime {
                 () = task => {}
             }
         });
+    }
+
+    /// The clock of this application.
+    pub(crate) fn clock(&self) -> &Clock {
+        self.db.system.clock()
+    }
+
+    /// This runtime, or what took its place.
+    pub(crate) fn current(self: &Arc<Self>) -> &Arc<Self> {
+        let mut current = self;
+        while let Some(successor) = current.successor.get() {
+            current = successor;
+        }
+        current
     }
 
     pub(crate) fn app_name(&self) -> &str {
@@ -220,7 +262,10 @@ impl Runtime {
         let runtime = self.clone();
         self.starting.fetch_add(1, Ordering::Relaxed);
         let task = self.tasks.spawn(async move {
-            let started = runtime.start_here(row).await;
+            let started = tokio::select! {
+                started = runtime.start_here(row) => started,
+                () = runtime.killed.cancelled() => Err(Error::new(ErrorKind::ShuttingDown)),
+            };
             runtime.starting.fetch_sub(1, Ordering::Relaxed);
             runtime.ended.notify_waiters();
             started
@@ -286,7 +331,7 @@ impl Runtime {
             attributes: row.attributes,
             caller: row.caller,
         };
-        let input = run::StoredInput {
+        let input = StoredInput {
             text: Some(row.inputs),
             serialization: Some(crate::workflow::PORTABLE.into()),
         };
@@ -294,7 +339,7 @@ impl Runtime {
     }
 
     /// Runs a workflow whose row this process owns.
-    fn begin(self: &Arc<Self>, origin: Origin, input: run::StoredInput) -> Ends {
+    pub(crate) fn begin(self: &Arc<Self>, origin: Origin, input: StoredInput) -> Ends {
         let execution = Execution::new(self.clone(), origin);
         let ends = execution.ends();
         let earlier = self
@@ -334,7 +379,7 @@ impl Runtime {
             .push(execution.clone());
     }
 
-    fn executions(&self) -> Vec<Arc<Execution>> {
+    pub(crate) fn executions(&self) -> Vec<Arc<Execution>> {
         self.running().values().cloned().collect()
     }
 
@@ -364,7 +409,7 @@ impl Runtime {
     /// Waits for a run's recorded outcome. `inside` a workflow a panic of the run is waited out, because
     /// recovery may yet bring it to an end, and a recorded answer could not be taken back.
     pub(crate) async fn wait(
-        &self,
+        self: &Arc<Self>,
         id: &str,
         local: Option<Ends>,
         inside: bool,
@@ -388,9 +433,15 @@ impl Runtime {
                 Some(Ending::Panicked(_) | Ending::Elsewhere) | None => {}
             }
         }
-        tokio::select! {
-            outcome = self.completions.wait(id) => outcome,
-            () = self.killed.cancelled() => Err(Error::new(ErrorKind::ShuttingDown)),
+        loop {
+            let current = self.current();
+            tokio::select! {
+                outcome = current.completions.wait(id) => return outcome,
+                () = current.killed.cancelled() => {}
+            }
+            if current.successor.get().is_none() {
+                return Err(Error::new(ErrorKind::ShuttingDown));
+            }
         }
     }
 
@@ -412,7 +463,7 @@ impl Runtime {
     ///
     /// A run that only sleeps, and for longer than that, is not waited for.
     pub(crate) async fn shutdown(&self, limit: Duration) -> Result<()> {
-        let ends_at = clock::now_ms().saturating_add(clock::millis(limit));
+        let ends_at = self.clock().now_ms().saturating_add(clock::millis(limit));
         self.shutdown_ends_at.store(ends_at, Ordering::Relaxed);
         self.stopping.cancel();
         if tokio::time::timeout(limit, self.idle()).await.is_err() {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{CURRENT, Ending, Execution};
 use crate::recorder::OutcomeRow;
 use crate::status::Status;
 use crate::workflow::Input;
 
 /// A workflow's input as its row has it.
-pub(super) struct StoredInput {
-    pub(super) text: Option<String>,
-    pub(super) serialization: Option<String>,
+pub(crate) struct StoredInput {
+    pub(crate) text: Option<String>,
+    pub(crate) serialization: Option<String>,
 }
 
 /// What came of a body.
@@ -81,7 +81,7 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
     }));
     let body = match started {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) => return Exit::Finished(Err(error)),
+        Ok(Err(error)) => return Exit::Finished(Err(unreadable(&error))),
         Err(panic) => return Exit::Panicked(message(&*panic)),
     };
     let body = CURRENT.scope(execution.clone(), body);
@@ -102,7 +102,14 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
 async fn record(execution: &Arc<Execution>, result: Result<String>) -> Ending {
     let recorder = &execution.runtime.recorder;
     let error = match recorder.outcome(row(execution, &result)).await {
-        Ok(true) => return Ending::Recorded(result.map(Arc::from)),
+        Ok(true) => {
+            if let Err(error) = &result
+                && error.parks()
+            {
+                tracing::error!(workflow_id = execution.id(), workflow = execution.name(), %error, "a workflow is set aside");
+            }
+            return ending(result);
+        }
         Ok(false) => return Ending::Elsewhere,
         Err(error) => error,
     };
@@ -115,9 +122,31 @@ async fn record(execution: &Arc<Execution>, result: Result<String>) -> Ending {
     }
 }
 
+/// What those learn who wait here. A run that was set aside has not ended: the database tells what becomes of
+/// it.
+fn ending(result: Result<String>) -> Ending {
+    match result {
+        Err(error) if error.parks() => Ending::Elsewhere,
+        result => Ending::Recorded(result.map(Arc::from)),
+    }
+}
+
+/// The error of an input that this program cannot read.
+fn unreadable(error: &Error) -> Error {
+    let message = match error.kind() {
+        ErrorKind::Serialization { message, .. } => message.clone(),
+        _ => error.to_string(),
+    };
+    Error::new(ErrorKind::UnreadableInput { message })
+}
+
 fn row(execution: &Execution, result: &Result<String>) -> OutcomeRow {
     let (status, output, error) = match result {
         Ok(output) => (Status::Success, Some(output.clone()), None),
+        Err(error) if error.parks() => {
+            let status = Status::MaxRecoveryAttemptsExceeded;
+            (status, None, Some(error.to_portable().to_string()))
+        }
         Err(error) => (Status::Error, None, Some(error.to_portable().to_string())),
     };
     OutcomeRow {

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
 use super::{POLL, Runtime};
+use crate::clock::Clock;
 use crate::cron::{Ticks, text};
 use crate::system_database::{DatabaseError, Dialect, ScheduleFilter, ScheduleRow, Scope};
 
@@ -32,11 +34,16 @@ struct Ticker {
 
 impl Ticker {
     /// Reckons the next tick after an instant.
-    fn advance(&mut self, after: DateTime<Utc>) {
+    fn advance(&mut self, after: DateTime<Utc>, clock: &Clock) {
         self.next = self.ticks.after(after);
         if let Some(next) = self.next {
-            let wait = (next - Utc::now()).to_std().unwrap_or_default();
-            let spread = wait.mul_f64(SPREAD).min(MOST_SPREAD);
+            let wait = (next - clock.now()).to_std().unwrap_or_default();
+            let most = if clock.is_manual() {
+                Duration::ZERO
+            } else {
+                MOST_SPREAD
+            };
+            let spread = wait.mul_f64(SPREAD).min(most);
             self.fire_at = next + spread.mul_f64(rand::random::<f64>());
         }
     }
@@ -54,6 +61,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         if runtime.stopping.is_cancelled() {
             return;
         }
+        let round = runtime.rounds.schedules.begin();
         let local = runtime.db.system.dialect() == Dialect::Sqlite;
         let net = if local || begun.elapsed() < STARTING {
             POLL
@@ -75,10 +83,18 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             .filter(|ticker| ticker.next.is_some())
             .map(|ticker| ticker.fire_at)
             .min();
-        let until_next = next.map_or(net, |at| (at - Utc::now()).to_std().unwrap_or_default());
+        let next = next.map_or(i64::MAX, |at| at.timestamp_millis());
+        runtime.next_tick.store(next, Ordering::Relaxed);
+        let until_next = if runtime.clock().is_manual() {
+            net
+        } else {
+            runtime.clock().until(next)
+        };
+        drop(round);
         tokio::select! {
             () = runtime.stopping.cancelled() => return,
             () = runtime.schedules.notified() => reconciled = None,
+            () = runtime.clock().moved() => {}
             () = tokio::time::sleep(until_next.min(net)) => {}
         }
     }
@@ -111,14 +127,14 @@ async fn reconcile(
         match Ticks::parse(&row.schedule, row.cron_timezone.as_deref()) {
             Ok(ticks) => {
                 backfill(runtime, &row).await?;
-                let now = Utc::now();
+                let now = runtime.clock().now();
                 let mut ticker = Ticker {
                     row,
                     ticks,
                     next: None,
                     fire_at: now,
                 };
-                ticker.advance(now);
+                ticker.advance(now, runtime.clock());
                 tickers.insert(id, ticker);
             }
             Err(error) => {
@@ -151,7 +167,7 @@ async fn backfill(runtime: &Runtime, row: &ScheduleRow) -> Result<(), DatabaseEr
         .backfill_schedule(
             &row.schedule_name,
             last.timestamp_millis(),
-            Utc::now().timestamp_millis(),
+            runtime.clock().now_ms(),
             runtime.app_name(),
         )
         .await;
@@ -180,7 +196,7 @@ async fn backfill(runtime: &Runtime, row: &ScheduleRow) -> Result<(), DatabaseEr
 }
 
 async fn fire_due(runtime: &Runtime, tickers: &mut HashMap<String, Ticker>) {
-    let now = Utc::now();
+    let now = runtime.clock().now();
     for ticker in tickers.values_mut().filter(|ticker| ticker.is_due(now)) {
         let Some(tick) = ticker.next else { continue };
         let fired = runtime
@@ -196,7 +212,7 @@ async fn fire_due(runtime: &Runtime, tickers: &mut HashMap<String, Ticker>) {
                 } else {
                     now - MOST_LATE
                 };
-                ticker.advance(tick.max(earliest));
+                ticker.advance(tick.max(earliest), runtime.clock());
                 runtime.wake_all();
             }
             Err(error) => {

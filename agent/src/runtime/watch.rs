@@ -22,10 +22,12 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
     loop {
         tokio::select! {
             () = runtime.runs_changed.notified() => {}
+            () = runtime.clock().moved() => {}
             () = tokio::time::sleep(POLL) => {}
         }
+        let _round = runtime.rounds.sweeps.begin();
         // A client takes no work, and looks after nobody's.
-        if swept.elapsed() >= POLL && runtime.identity.capacity > 0 {
+        if (swept.elapsed() >= POLL || runtime.clock().is_manual()) && runtime.identity.capacity > 0 {
             swept = Instant::now();
             if let Err(error) = sweep(&runtime).await {
                 tracing::debug!(%error, "could not sweep deadlines and delays; trying again");
@@ -72,7 +74,7 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
     let expired = db
         .sql("SELECT workflow_uuid FROM @workflow_status WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') \
               AND workflow_deadline_epoch_ms IS NOT NULL AND workflow_deadline_epoch_ms <= ")
-        .bind(clock::now_ms())
+        .bind(runtime.clock().now_ms())
         .and_scope("application_name", &scope)
         .push(" ORDER BY workflow_deadline_epoch_ms LIMIT ")
         .bind(SWEEP);
@@ -88,7 +90,7 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
     }
     let due = db
         .sql("SELECT workflow_uuid FROM @workflow_status WHERE status = 'DELAYED' AND delay_until_epoch_ms <= ")
-        .bind(clock::now_ms())
+        .bind(runtime.clock().now_ms())
         .and_scope("application_name", &scope);
     let due = db.read(due).await?;
     if !due.is_empty() {
@@ -112,7 +114,7 @@ async fn sweep(runtime: &Runtime) -> Result<(), DatabaseError> {
 pub(super) async fn delete_ended(runtime: Arc<Runtime>, keep: Duration) {
     loop {
         let retention = Retention {
-            finished_before: Some(clock::now_ms().saturating_sub(clock::millis(keep))),
+            finished_before: Some(runtime.clock().now_ms().saturating_sub(clock::millis(keep))),
             keep_newest: None,
             batch_size: DELETED_AT_ONCE,
             scope: Scope::of(runtime.app_name()),
@@ -124,6 +126,6 @@ pub(super) async fn delete_ended(runtime: Arc<Runtime>, keep: Duration) {
                 tracing::warn!(%error, "could not delete old runs; trying again in an hour")
             }
         }
-        tokio::time::sleep(HOUR).await;
+        runtime.clock().sleep(HOUR).await;
     }
 }

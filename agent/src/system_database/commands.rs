@@ -84,6 +84,12 @@ impl SystemDatabase {
             .locked_ids(workflow_ids)
             .push(" AND status NOT IN ('SUCCESS', 'ERROR')");
         let resumed = transaction.execute(statement).await?;
+        // Why it had been set aside is no outcome of what goes on now.
+        let reasons = self
+            .sql("DELETE FROM @workflow_output WHERE ")
+            .any_of("workflow_uuid", workflow_ids)
+            .push(" AND EXISTS (SELECT 1 FROM @workflow_status w WHERE w.workflow_uuid = @workflow_output.workflow_uuid AND w.status = 'ENQUEUED')");
+        transaction.execute(reasons).await?;
         transaction.commit().await?;
         Ok(resumed)
     }

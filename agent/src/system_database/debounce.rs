@@ -33,7 +33,7 @@ impl SystemDatabase {
         application: &str,
     ) -> Result<Bounced, DatabaseError> {
         let mut transaction = self.begin().await?;
-        let until = crate::clock::now_ms().saturating_add(bounce.period_ms);
+        let until = self.clock().now_ms().saturating_add(bounce.period_ms);
         let push = self
             .sql(
                 "UPDATE @workflow_status SET serialization = 'portable_json', updated_at = NOW_MS, \

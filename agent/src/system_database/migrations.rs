@@ -249,15 +249,66 @@ pub(super) async fn migrate(db: &SystemDatabase) -> Result<(), DatabaseError> {
     }
 }
 
-pub(super) async fn verify(db: &SystemDatabase) -> Result<(), DatabaseError> {
-    let found = match db.pool() {
+/// The recorded version; 0 if there is none.
+pub(super) async fn version(db: &SystemDatabase) -> Result<i64, DatabaseError> {
+    match db.pool() {
         Pool::Postgres(pool) => {
             let mut connection = pool.acquire().await?;
             refuse_foreign_layout(&mut connection, db.schema()).await?;
-            postgres_version(&mut connection, db.schema()).await?
+            postgres_version(&mut connection, db.schema()).await
         }
-        Pool::Sqlite { readers, .. } => sqlite_version(readers).await?,
+        Pool::Sqlite { readers, .. } => sqlite_version(readers).await,
+    }
+}
+
+/// Drops the engine's tables and creates them anew.
+pub(super) async fn reset(db: &SystemDatabase) -> Result<(), DatabaseError> {
+    match db.pool() {
+        Pool::Postgres(pool) => {
+            let schema = quote_identifier(db.schema());
+            let mut connection = pool.acquire().await?;
+            refuse_foreign_layout(&mut connection, db.schema()).await?;
+            run_script(&mut connection, format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+        }
+        Pool::Sqlite { writer, .. } => {
+            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::raw_sql("PRAGMA defer_foreign_keys = ON")
+                .execute(&mut *transaction)
+                .await?;
+            for line in SQLITE_TABLES.lines() {
+                let table = line.strip_prefix("CREATE TABLE ");
+                let Some(table) = table.and_then(|rest| rest.split_whitespace().next()) else {
+                    continue;
+                };
+                let drop = format!("DROP TABLE IF EXISTS {table}");
+                sqlx::raw_sql(AssertSqlSafe(drop))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            transaction.commit().await?;
+        }
+    }
+    migrate(db).await
+}
+
+/// Grants a role the use of the tables and functions, and no more.
+pub(super) async fn grant_to(db: &SystemDatabase, role: &str) -> Result<(), DatabaseError> {
+    let Pool::Postgres(pool) = db.pool() else {
+        let message = "SQLite has no roles; use the file's permissions".to_owned();
+        return Err(DatabaseError::Invalid(message));
     };
+    let (schema, role) = (quote_identifier(db.schema()), quote_identifier(role));
+    let script = [
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"),
+        format!("REVOKE INSERT, UPDATE, DELETE ON {schema}.dbos_migrations FROM {role};"),
+        format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role};"),
+    ];
+    run_script(&mut *pool.acquire().await?, script.join("\n")).await
+}
+
+pub(super) async fn verify(db: &SystemDatabase) -> Result<(), DatabaseError> {
+    let found = version(db).await?;
     if found >= CURRENT {
         return Ok(());
     }

@@ -21,6 +21,7 @@ mod schedules;
 mod scope;
 mod statement;
 mod steps;
+mod test_clock;
 mod transfer;
 mod versions;
 mod workflows;
@@ -35,6 +36,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, Postgres, Sqlite};
 
 use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::recorder::is_contention;
 
 pub use aggregates::{Aggregate, Figure, Metric, StepFilter, StepGroup, WorkflowGroup};
@@ -105,6 +107,7 @@ pub struct SystemDatabase {
     pool: Pool,
     schema: String,
     prefix: String,
+    clock: Clock,
 }
 
 impl SystemDatabase {
@@ -163,6 +166,7 @@ impl SystemDatabase {
             pool: Pool::Postgres(pool),
             schema: options.schema,
             prefix,
+            clock: Clock::SYSTEM,
         })
     }
 
@@ -219,6 +223,7 @@ impl SystemDatabase {
             pool: Pool::Sqlite { readers, writer },
             schema: options.schema,
             prefix: String::new(),
+            clock: Clock::SYSTEM,
         })
     }
 
@@ -238,6 +243,43 @@ impl SystemDatabase {
     /// [`DatabaseError::SchemaOutdated`] if it is not.
     pub async fn verify(&self) -> Result<(), DatabaseError> {
         migrations::verify(self).await
+    }
+
+    /// The version of the schema that is recorded in the database; 0 if there is none.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn schema_version(&self) -> Result<i64, DatabaseError> {
+        migrations::version(self).await
+    }
+
+    /// Drops everything of the engine's, recorded workflows included, and creates it anew.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn reset(&self) -> Result<(), DatabaseError> {
+        migrations::reset(self).await
+    }
+
+    /// Lets a role of Postgres do what an application and its clients do, but not change the schema: launch
+    /// with [`Migrate::Verify`](crate::Migrate::Verify) under it.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Invalid`] on SQLite, which has no roles.
+    pub async fn grant_to(&self, role: &str) -> Result<(), DatabaseError> {
+        migrations::grant_to(self, role).await
+    }
+
+    /// How many workflows of all applications there are, by status.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn count_by_status(&self) -> Result<std::collections::BTreeMap<String, i64>, DatabaseError> {
+        let count = self.sql("SELECT status, COUNT(*) AS count FROM @workflow_status GROUP BY status");
+        let rows = self.read_listing(count).await?;
+        rows.iter()
+            .map(|row| Ok((row.required("status")?, row.int("count")?.unwrap_or(0))))
+            .collect()
     }
 
     /// The Postgres schema name.
@@ -280,7 +322,21 @@ impl SystemDatabase {
 
     /// Begins a statement with `sql`.
     pub(crate) fn sql(&self, sql: &str) -> Statement {
-        Statement::new(self.dialect(), &self.prefix).push(sql)
+        Statement::new(self.dialect(), &self.prefix, self.now_sql()).push(sql)
+    }
+
+    /// The process's clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The database's clock as SQL, in epoch milliseconds; table names in it are written `@name`.
+    pub(crate) fn now_sql(&self) -> &'static str {
+        if self.clock.is_manual() {
+            test_clock::NOW
+        } else {
+            self.dialect().now_ms()
+        }
     }
 
     /// Runs a statement that only reads.

@@ -130,7 +130,7 @@ impl SystemDatabase {
                 ids: vec![name.to_owned()],
             });
         };
-        let now = Utc::now();
+        let now = self.clock().now();
         let workflow_id = format!(
             "sched-{name}-trigger-{}",
             now.to_rfc3339_opts(SecondsFormat::Nanos, true)

@@ -99,16 +99,18 @@ impl From<bool> for Value {
 pub(crate) struct Statement {
     pub(super) dialect: Dialect,
     prefix: String,
+    now: &'static str,
     text: String,
     values: Vec<Value>,
 }
 
 impl Statement {
     /// `prefix` qualifies table names: `"dbos".`, or nothing on SQLite.
-    pub(super) fn new(dialect: Dialect, prefix: &str) -> Self {
+    pub(super) fn new(dialect: Dialect, prefix: &str, now: &'static str) -> Self {
         Self {
             dialect,
             prefix: prefix.to_owned(),
+            now,
             text: String::new(),
             values: Vec::new(),
         }
@@ -168,7 +170,7 @@ impl Statement {
     }
 
     fn append(&mut self, sql: &str) {
-        let sql = sql.replace("NOW_MS", self.dialect.now_ms());
+        let sql = sql.replace("NOW_MS", self.now);
         let mut rest = sql.as_str();
         while let Some(at) = rest.find('@') {
             let (before, after) = (&rest[..at], &rest[at + 1..]);

@@ -13,7 +13,7 @@ on_both!(
     a_transaction_happens_exactly_once,
     a_sleep_lasts_only_as_long_as_it_had_left,
     a_child_is_found_again,
-    other_code_at_the_same_position_ends_the_run,
+    other_code_at_the_same_position_sets_the_run_aside,
     a_fork_keeps_what_came_before_its_step,
 );
 
@@ -305,7 +305,7 @@ async fn three_changed(ctx: Ctx<World>, (): ()) -> segno::Result<u32> {
     Ok(caught.unwrap_or(0))
 }
 
-async fn other_code_at_the_same_position_ends_the_run(place: &Place) {
+async fn other_code_at_the_same_position_sets_the_run_aside(place: &Place) {
     let before = World::new();
     let crashing = place
         .app(&before)
@@ -330,14 +330,34 @@ async fn other_code_at_the_same_position_ends_the_run(place: &Place) {
         step: 0,
         recorded: "one".into(),
         asked: "renamed".into(),
+        on_record: vec!["0 one".into()],
+        asked_for: vec!["0 renamed".into()],
     };
     assert_eq!(*error.kind(), expected);
-    assert_eq!(handle.status().await.unwrap(), Status::Error);
+    let parked = Status::MaxRecoveryAttemptsExceeded;
+    assert_eq!(handle.status().await.unwrap(), parked);
+    let run = &app.workflows().id("run").with_payloads().await.unwrap()[0];
+    assert_eq!(*run.error.as_ref().unwrap().kind(), expected);
     assert!(
         after.effects().is_empty(),
         "the body could not catch it: {:?}",
         after.effects()
     );
+    app.shutdown(Duration::from_secs(5)).await.unwrap();
+
+    // Nothing is lost: the right code brings it to its end.
+    before.open("two");
+    let app = place
+        .app(&before)
+        .workflow("three", three)
+        .launch()
+        .await
+        .unwrap();
+    app.resume("run").await.unwrap();
+    assert_eq!(within(app.handle::<u32>("run").await.unwrap()).await.unwrap(), 6);
+    assert_eq!(before.count("one"), 1);
+    let run = &app.workflows().id("run").with_payloads().await.unwrap()[0];
+    assert!(run.error.is_none(), "{run:?}");
     app.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
