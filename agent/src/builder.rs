@@ -14,6 +14,7 @@ use crate::app::Segno;
 use crate::conductor::{AlertHandler, Conductor, ConductorConfig, ConductorHandle, Hooks};
 use crate::error::{Error, Result};
 use crate::explain;
+use crate::payload::{Codec, Payloads};
 use crate::queue::Queue;
 use crate::recorder::Gate;
 use crate::runtime::{Identity, Runtime};
@@ -64,8 +65,10 @@ struct Settings {
     app_version: Option<String>,
     control_plane: Option<(String, String)>,
     on_alert: Option<AlertHandler>,
+    metadata_only: bool,
     retention: Option<Duration>,
     recovery_limit: Limit,
+    payloads: Payloads,
     queues: Vec<Queue>,
     schedules: Vec<schedule::Declared>,
     listen_queues: Option<HashSet<String>>,
@@ -222,6 +225,13 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Shows the control plane no payloads: which runs and steps there are and how they went, but not their
+    /// inputs, results, messages, events and streams.
+    pub fn metadata_only(mut self) -> Self {
+        self.settings.metadata_only = true;
+        self
+    }
+
     /// Registers a queue at launch.
     pub fn queue(mut self, queue: Queue) -> Self {
         self.settings.queues.push(queue);
@@ -270,6 +280,19 @@ impl<S> Builder<S> {
     /// Kept for ever unless given.
     pub fn retention(mut self, keep: Duration) -> Self {
         self.settings.retention = Some(keep);
+        self
+    }
+
+    /// Encodes payloads on their way to the database, to encrypt them for example.
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.settings.payloads.codec = Some(Arc::new(codec));
+        self
+    }
+
+    /// The largest input, result, message, event or stream entry, in bytes of JSON: 64 MiB unless given. A
+    /// larger one is refused with [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge).
+    pub fn max_payload_bytes(mut self, limit: usize) -> Self {
+        self.settings.payloads.limit = limit;
         self
     }
 
@@ -371,6 +394,7 @@ impl<S> Builder<S> {
                 capacity: CAPACITY,
                 listen_queues: settings.listen_queues.clone(),
                 retention: settings.retention,
+                payloads: settings.payloads.clone(),
             },
             registry,
             settings,
@@ -414,8 +438,12 @@ impl Described {
             // A random id has left nothing behind; for any other this process merely came back.
             runtime.recover_own().await?;
             let dial = |(url, key)| {
-                let metadata = settings.executor_metadata;
-                dial(&runtime, url, key, metadata, settings.on_alert)
+                let shown = Shown {
+                    metadata: settings.executor_metadata,
+                    metadata_only: settings.metadata_only,
+                    alert: settings.on_alert,
+                };
+                dial(&runtime, url, key, shown)
             };
             control_plane.map(dial).transpose()
         };
@@ -444,14 +472,21 @@ async fn register(
     schedule::apply(runtime, schedules).await
 }
 
+/// What the control plane is shown, and who hears of its alerts.
+struct Shown {
+    metadata: serde_json::Map<String, serde_json::Value>,
+    metadata_only: bool,
+    alert: Option<AlertHandler>,
+}
+
 /// Connects to the control plane, in the background.
 fn dial(
     runtime: &Arc<Runtime>,
     url: String,
     key: String,
-    metadata: serde_json::Map<String, serde_json::Value>,
-    alert: Option<AlertHandler>,
+    shown: Shown,
 ) -> Result<ConductorHandle> {
+    let metadata = shown.metadata;
     let config = ConductorConfig {
         url,
         key,
@@ -465,7 +500,8 @@ fn dial(
     let hooks = Hooks {
         wake: Some(Arc::new(move || woken.wake_all())),
         explain: Some(Arc::new(move |id: &str| explain::waiting_on(&asked, id))),
-        alert,
+        alert: shown.alert,
+        metadata_only: shown.metadata_only,
     };
     Conductor::spawn(config, runtime.db.system.clone(), hooks)
         .map_err(|error| Error::config("control_plane", error.to_string()))

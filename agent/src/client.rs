@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::app::Segno;
 use crate::error::Result;
+use crate::payload::{Codec, Payloads};
 use crate::runtime::{Identity, Runtime};
 use crate::transaction::{Db, from_database};
 use crate::workflow::Registry;
@@ -36,10 +38,10 @@ impl Client {
     /// A client of the system database behind these connections, whose tables must be up to date.
     pub async fn on(db: &Db) -> Result<Self> {
         db.system.verify().await.map_err(from_database)?;
-        Ok(Self::of(db.clone(), String::new()))
+        Ok(Self::of(db.clone(), String::new(), Payloads::default()))
     }
 
-    fn of(db: Db, app_name: String) -> Self {
+    fn of(db: Db, app_name: String, payloads: Payloads) -> Self {
         let identity = Identity {
             app_name,
             executor_id: String::new(),
@@ -48,6 +50,7 @@ impl Client {
             capacity: 0,
             listen_queues: None,
             retention: None,
+            payloads,
         };
         let runtime = Runtime::launch(db, Registry::default(), identity);
         Self(Segno::new(runtime, true, None))
@@ -57,7 +60,18 @@ impl Client {
     pub fn application(self, name: impl Into<String>) -> Self {
         let runtime = self.0.runtime();
         runtime.kill();
-        Self::of(runtime.db.clone(), name.into())
+        Self::of(runtime.db.clone(), name.into(), runtime.payloads().clone())
+    }
+
+    /// Encodes payloads as the application does; see [`Builder::codec`](crate::Builder::codec).
+    pub fn codec(self, codec: impl Codec) -> Self {
+        let runtime = self.0.runtime();
+        runtime.kill();
+        let payloads = Payloads {
+            codec: Some(Arc::new(codec)),
+            ..runtime.payloads().clone()
+        };
+        Self::of(runtime.db.clone(), runtime.app_name().to_owned(), payloads)
     }
 
     /// Closes the connections. What waits for a result is told.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::execution::Execution;
 use crate::start::{PendingRun, PendingStart, PendingStartAll};
 use crate::state::NoState;
@@ -78,6 +78,26 @@ impl<S> Ctx<S> {
             .and_then(|roles| serde_json::from_str::<Option<_>>(roles).ok())
             .flatten()
             .unwrap_or_default()
+    }
+
+    /// An error ([`ErrorKind::NotAuthorized`](crate::ErrorKind::NotAuthorized)) unless the user on whose behalf
+    /// the run was started has this role.
+    ///
+    /// ```
+    /// # use segno::Ctx;
+    /// async fn refund(ctx: Ctx, order: String) -> segno::Result<()> {
+    ///     ctx.require_role("support")?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn require_role(&self, role: &str) -> Result<()> {
+        if self.authenticated_roles().iter().any(|own| own == role) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotAuthorized {
+            role: role.to_owned(),
+            user: self.authenticated_user().map(str::to_owned),
+        }))
     }
 
     /// Set when the run is cancelled or taken over: for long work inside a step, which is not interrupted

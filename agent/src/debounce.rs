@@ -7,13 +7,19 @@ use std::time::Duration;
 
 use crate::app::Segno;
 use crate::clock;
+use crate::context::Ctx;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execution::{Execution, Place, StepResult};
 use crate::handle::Handle;
 use crate::runtime::Runtime;
 use crate::start::PendingStart;
+use crate::step::decode;
 use crate::system_database::{Bounce, Bounced, INTERNAL_QUEUE};
 use crate::transaction::from_database;
+use crate::underway::Doing;
 use crate::workflow::{Target, TargetKey, encode_input};
+
+const DEBOUNCE: &str = "DBOS.debounce";
 
 /// Waits between two looks at a run that is just leaving its delay.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -21,6 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Starts a workflow a while after the last of many calls; made by [`Segno::debouncer`].
 pub struct Debouncer<'a, I, O> {
     runtime: &'a Arc<Runtime>,
+    /// The workflow that calls it: each call is then a recorded step of it.
+    execution: Option<&'a Arc<Execution>>,
     workflow: TargetKey,
     max_wait: Option<Duration>,
     queue: String,
@@ -42,7 +50,39 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
 
     /// Starts the run of this key after `period`, or, if it waits already, gives it this input and lets it
     /// wait for `period` from now.
-    pub async fn debounce(&self, key: &str, period: Duration, input: I) -> Result<Handle<O>> {
+    pub fn debounce(
+        &self,
+        key: &str,
+        period: Duration,
+        input: I,
+    ) -> impl Future<Output = Result<Handle<O>>> {
+        let place = self.execution.map(|execution| execution.take_place());
+        async move {
+            let (Some(execution), Some(Place::Own(position))) = (self.execution, place) else {
+                let id = self.bounce(key, period, input).await?;
+                return Ok(Handle::new(self.runtime.clone(), id, None, None));
+            };
+            let parent = Some(execution.clone());
+            if let Some(recorded) = execution.replay(position, DEBOUNCE).await {
+                let id = decode::<String, Error>(DEBOUNCE, recorded)?;
+                return Ok(Handle::new(self.runtime.clone(), id, parent, None));
+            }
+            let _active = execution.enter(position, Doing::Checkpoint);
+            let started_at = execution.now_ms();
+            let bounced = self.bounce(key, period, input).await;
+            let recorded = match &bounced {
+                Ok(id) => StepResult::Output(serde_json::Value::from(id.as_str()).to_string()),
+                Err(error) => StepResult::Error(error.to_portable().to_string()),
+            };
+            let written = execution.record(position, DEBOUNCE, started_at, recorded);
+            if let Err(error) = written.await {
+                return execution.fail(error).await;
+            }
+            Ok(Handle::new(self.runtime.clone(), bounced?, parent, None))
+        }
+    }
+
+    async fn bounce(&self, key: &str, period: Duration, input: I) -> Result<String> {
         self.runtime.accepting()?;
         let name = self.runtime.registry.resolve(&self.workflow)?;
         let bounce = Bounce {
@@ -50,7 +90,7 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
             queue: self.queue.clone(),
             workflow: name,
             period_ms: clock::millis(period),
-            inputs: encode_input(&input)?,
+            inputs: self.runtime.payloads().encode_input(encode_input(&input)?).await?,
         };
         let id = loop {
             let app = self.runtime.app_name();
@@ -71,7 +111,7 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
                 }
             }
         };
-        Ok(Handle::new(self.runtime.clone(), id, None, None))
+        Ok(id)
     }
 
     /// Starts a delayed run; `None` if somebody else did a moment before.
@@ -97,6 +137,20 @@ impl<I, O> fmt::Debug for Debouncer<'_, I, O> {
     }
 }
 
+impl<S> Ctx<S> {
+    /// As [`Segno::debouncer`]; each call is a recorded step of this run.
+    pub fn debouncer<M, W: Target<M>>(&self, workflow: W) -> Debouncer<'_, W::Input, W::Output> {
+        Debouncer {
+            runtime: &self.execution().runtime,
+            execution: Some(self.execution()),
+            workflow: workflow.key(),
+            max_wait: None,
+            queue: INTERNAL_QUEUE.to_owned(),
+            types: PhantomData,
+        }
+    }
+}
+
 impl Segno {
     /// Starts a workflow once for many calls with the same key: a while after the last one, with its input.
     ///
@@ -112,6 +166,7 @@ impl Segno {
     pub fn debouncer<M, W: Target<M>>(&self, workflow: W) -> Debouncer<'_, W::Input, W::Output> {
         Debouncer {
             runtime: self.runtime(),
+            execution: None,
             workflow: workflow.key(),
             max_wait: None,
             queue: INTERNAL_QUEUE.to_owned(),

@@ -107,9 +107,11 @@ pub enum ErrorKind {
         /// The name the code asked for.
         asked: String,
     },
-    /// The workflow's recorded input cannot be read by this program. The run is set aside; resume it with a
-    /// program that can.
-    UnreadableInput {
+    /// What a run has on record cannot be read by this program. The run is set aside; resume it with a program
+    /// that can.
+    Unreadable {
+        /// Which part of the record.
+        what: String,
         /// What is wrong with it.
         message: String,
     },
@@ -395,6 +397,18 @@ impl Error {
         })
     }
 
+    /// The error of a run whose record this program cannot read.
+    pub(crate) fn unreadable(what: impl Into<String>, error: &Self) -> Self {
+        let message = match error.kind() {
+            ErrorKind::Serialization { message, .. } => message.clone(),
+            _ => error.to_string(),
+        };
+        Self::new(ErrorKind::Unreadable {
+            what: what.into(),
+            message,
+        })
+    }
+
     /// Whether a run that met this error is set aside instead of ended: another program may bring it to its
     /// end.
     pub(crate) fn parks(&self) -> bool {
@@ -402,7 +416,7 @@ impl Error {
             self.0.kind,
             ErrorKind::Nondeterminism { .. }
                 | ErrorKind::NotRecorded { .. }
-                | ErrorKind::UnreadableInput { .. }
+                | ErrorKind::Unreadable { .. }
         )
     }
 
@@ -545,8 +559,8 @@ impl fmt::Display for Inner {
                 f,
                 "the code asked for `{asked}` at position {step}, where nothing is on record"
             ),
-            ErrorKind::UnreadableInput { message } => {
-                write!(f, "the workflow's input {message}; the run is set aside until it is resumed")
+            ErrorKind::Unreadable { what, message } => {
+                write!(f, "{what}: {message}; the run is set aside until it is resumed")
             }
             ErrorKind::PayloadTooLarge { what, bytes, limit } => write!(
                 f,

@@ -102,7 +102,14 @@ async fn value(
         let rows = runtime.read_patiently(event).await?;
         match rows.first().map(Stored::read).transpose() {
             Ok(None) if !last => {}
-            found => return found.map_err(crate::transaction::from_database),
+            found => {
+                let mut found = found.map_err(crate::transaction::from_database)?;
+                if let Some(stored) = &mut found {
+                    let value = std::mem::take(&mut stored.value);
+                    stored.value = runtime.payloads().decode(value).await?;
+                }
+                return Ok(found);
+            }
         }
         tokio::select! {
             () = arrivals.arrived() => {}

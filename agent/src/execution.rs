@@ -276,7 +276,7 @@ impl Execution {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&position);
         match recorded {
-            Some(recorded) if recorded.name == name => Some(recorded),
+            Some(recorded) if recorded.name == name => Some(self.readable(position, recorded).await),
             Some(recorded) => {
                 let error = self.mismatch(position, recorded.name, name);
                 self.fail(error).await
@@ -289,6 +289,24 @@ impl Execution {
                 self.fail(Error::new(kind)).await
             }
             None => None,
+        }
+    }
+
+    /// The record with its payloads decoded.
+    pub(crate) async fn readable(&self, position: i32, mut recorded: Recorded) -> Recorded {
+        let payloads = self.runtime.payloads();
+        let output = payloads.decode_some(recorded.output.take()).await;
+        let error = payloads.decode_some(recorded.error.take()).await;
+        match (output, error) {
+            (Ok(output), Ok(error)) => Recorded {
+                output,
+                error,
+                ..recorded
+            },
+            (Err(error), _) | (_, Err(error)) => {
+                let what = format!("step `{}` at position {position}", recorded.name);
+                self.fail(Error::unreadable(what, &error)).await
+            }
         }
     }
 

@@ -63,6 +63,7 @@ mod explain;
 mod handle;
 mod manage;
 mod message;
+mod payload;
 mod pending;
 mod queue;
 mod race;
@@ -95,6 +96,7 @@ pub use explain::{Explanation, Reason};
 pub use handle::Handle;
 pub use manage::{Cancel, Delete, Fork, Resume, StepInfo, StepPoint, WorkflowInfo, Workflows};
 pub use message::{Message, PendingSend, PendingSendAll, Receive, Topic};
+pub use payload::Codec;
 pub use queue::{OnQueueConflict, Queue, Queues};
 pub use schedule::{Schedule, ScheduleInfo, Scheduled, Schedules};
 pub use start::{Enqueue, OnConflict, PendingRun, PendingStart, PendingStartAll};
@@ -172,4 +174,27 @@ macro_rules! workflows {
     ($($($segment:ident)::+),* $(,)?) => {
         |builder| builder$(.workflow_with_fingerprint($($segment)::+::NAME, $($segment)::+::FINGERPRINT, $($segment)::+))*
     };
+}
+
+/// The guide's examples compile, and those that can, run.
+#[cfg(doctest)]
+mod guide {
+    macro_rules! pages {
+        ($($name:ident: $file:literal),+ $(,)?) => {$(
+            #[doc = include_str!(concat!("../../docs/agent/", $file))]
+            struct $name;
+        )+};
+    }
+    pages! {
+        GettingStarted: "getting-started.md",
+        Concepts: "concepts.md",
+        Steps: "steps.md",
+        Transactions: "transactions.md",
+        Queues: "queues.md",
+        Messages: "messages.md",
+        Schedules: "schedules.md",
+        Versions: "versions.md",
+        Testing: "testing.md",
+        Operations: "operations.md",
+    }
 }

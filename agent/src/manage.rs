@@ -61,7 +61,8 @@ impl WorkflowInfo {
     /// The run of this id, with its payloads.
     pub(crate) async fn find(runtime: &Runtime, id: &str) -> Result<Self> {
         let row = runtime.db.system.get_workflow(id, true, true).await.map_err(from_database)?;
-        row.map_or_else(|| Err(Error::not_found("workflow", id)), Self::from_row)
+        let row = row.ok_or_else(|| Error::not_found("workflow", id))?;
+        Self::from_row(readable_workflow(runtime, row).await)
     }
 
     fn from_row(row: db::WorkflowRow) -> Result<Self> {
@@ -119,7 +120,28 @@ impl StepInfo {
         if rows.is_empty() {
             runtime.status(id).await?;
         }
-        Ok(rows.into_iter().map(Self::from).collect())
+        let mut steps = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            row.output = readable(runtime, row.output).await;
+            row.error = readable(runtime, row.error).await;
+            steps.push(Self::from(row));
+        }
+        Ok(steps)
+    }
+}
+
+/// A payload decoded if this program can; else as it is, for it is only looked at.
+async fn readable(runtime: &Runtime, text: Option<String>) -> Option<String> {
+    let decoded = runtime.payloads().decode_some(text.clone()).await;
+    decoded.unwrap_or(text)
+}
+
+async fn readable_workflow(runtime: &Runtime, row: db::WorkflowRow) -> db::WorkflowRow {
+    db::WorkflowRow {
+        inputs: readable(runtime, row.inputs).await,
+        output: readable(runtime, row.output).await,
+        error: readable(runtime, row.error).await,
+        ..row
     }
 }
 
@@ -344,10 +366,12 @@ impl<'a> IntoFuture for Workflows<'a> {
                 .system
                 .list_workflows(&self.filter, &self.listing)
                 .await;
-            rows.map_err(from_database)?
-                .into_iter()
-                .map(WorkflowInfo::from_row)
-                .collect()
+            let mut runs = Vec::new();
+            for row in rows.map_err(from_database)? {
+                let row = readable_workflow(self.runtime, row).await;
+                runs.push(WorkflowInfo::from_row(row)?);
+            }
+            Ok(runs)
         })
     }
 }

@@ -89,7 +89,7 @@ impl Message {
         self
     }
 
-    fn into_row(self) -> Result<MessageRow> {
+    pub(crate) fn into_row(self) -> Result<MessageRow> {
         // Ids that grow with time keep messages of the same millisecond in order in listings.
         let id = match self.key {
             Some(key) => format!("{key}::{}", self.destination),

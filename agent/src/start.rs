@@ -19,7 +19,7 @@ use crate::handle::Handle;
 use crate::recorder::{Caller, ParentRow, StartRow};
 use crate::runtime::{Runtime, Started};
 use crate::status::Status;
-use crate::transaction::from_database;
+use crate::transaction::{Tx, from_database};
 use crate::underway::Doing;
 use crate::workflow::{TargetKey, encode_input};
 
@@ -620,6 +620,36 @@ impl<P: Queued> Enqueue<P> {
     pub fn application(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.each(|options| options.application = Some(name.clone()))
+    }
+}
+
+impl<R> Enqueue<PendingStart<'_, R>> {
+    /// Enqueues it in a transaction of the application's system database: it is started if that commits, and
+    /// only then. A deduplication id that is held fails the transaction. Not for children: a workflow starts
+    /// those itself.
+    ///
+    /// ```no_run
+    /// # async fn ship(ctx: segno::Ctx, order: i64) -> segno::Result<()> { Ok(()) }
+    /// # async fn example(app: segno::Segno) -> segno::Result<()> {
+    /// app.db().transaction(|tx| Box::pin(async {
+    ///     tx.query("INSERT INTO orders (id) VALUES (7)").execute().await?;
+    ///     app.start(ship, 7).id("ship-7").queue("shipping").in_transaction(tx).await
+    /// }))
+    /// .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn in_transaction(self, tx: &mut Tx<'_>) -> Result<Handle<R>> {
+        if self.0.parent.is_some() {
+            let message = "a workflow starts its children itself; `in_transaction` is for `app.start(..)`";
+            return Err(Error::misuse(message));
+        }
+        let runtime = self.0.runtime.clone();
+        runtime.accepting()?;
+        let mut row = self.0.row(None)?;
+        row.inputs = runtime.payloads().encode_input(row.inputs).await?;
+        tx.enqueue(&row, runtime.app_name()).await?;
+        Ok(Handle::new(runtime, row.workflow_id, None, None))
     }
 }
 

@@ -119,8 +119,10 @@ impl<'a, T> StreamReader<'a, T> {
             .register(Kind::Stream, &self.workflow_id, &self.key);
         let mut drained = false;
         while !self.ended {
-            if let Some(entry) = self.fetched.pop_front() {
+            if let Some(mut entry) = self.fetched.pop_front() {
                 self.ended = STREAM_CLOSED.contains(&entry.value.as_str());
+                let payloads = self.runtime.payloads();
+                entry.value = payloads.decode(std::mem::take(&mut entry.value)).await?;
                 return Ok((!self.ended).then_some(entry));
             }
             let active = self.fetch().await?;

@@ -16,9 +16,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Postgres, SqlSafeStr, Sqlite};
 
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
-use crate::recorder::{self, StepRow};
+use crate::message::Message;
+use crate::recorder::{self, StartRow, StepRow};
 use crate::step::decode;
 use crate::system_database::{self, Options, SystemDatabase};
 use crate::underway::Doing;
@@ -116,6 +117,7 @@ impl Db {
         let inner = self.system.begin().await.map_err(from_database)?;
         Ok(Tx {
             inner,
+            system: self.system.clone(),
             borrows: PhantomData,
         })
     }
@@ -133,11 +135,48 @@ impl fmt::Debug for Db {
 /// [`sqlite`](Tx::sqlite) give the driver's own connection, for everything else `sqlx` can do.
 pub struct Tx<'a> {
     inner: system_database::Transaction,
+    system: SystemDatabase,
     // Invariant, so that `&'t mut Tx<'a>` says that `'a` outlives `'t`: the body may borrow.
     borrows: PhantomData<fn(&'a ()) -> &'a ()>,
 }
 
 impl Tx<'_> {
+    /// Sends a message to a workflow if this transaction commits, and only then. In a workflow it is sent once,
+    /// with the transaction.
+    ///
+    /// ```no_run
+    /// # use segno::Message;
+    /// # async fn example(db: segno::Db) -> segno::Result<()> {
+    /// db.transaction(|tx| Box::pin(async {
+    ///     tx.query("UPDATE expenses SET state = 'approved' WHERE id = 7").execute().await?;
+    ///     tx.send(Message::new("expense-7", "approval", &true)).await
+    /// }))
+    /// .await
+    /// # }
+    /// ```
+    pub async fn send(&mut self, message: Message) -> Result<()> {
+        let row = message.into_row()?;
+        let sent = self.system.send_in(&mut self.inner, &row).await;
+        match sent.map_err(from_database)? {
+            true => Ok(()),
+            false => Err(Error::not_found("workflow", &row.destination)),
+        }
+    }
+
+    /// Puts a start on its queue; see [`Enqueue::in_transaction`](crate::Enqueue::in_transaction).
+    pub(crate) async fn enqueue(&mut self, row: &StartRow, application: &str) -> Result<()> {
+        let enqueued = self.system.enqueue_in(&mut self.inner, row, application).await;
+        match enqueued {
+            Err(error) if error.is_unique_violation() => {
+                Err(Error::new(ErrorKind::Deduplicated {
+                    queue: row.queue.clone().unwrap_or_default(),
+                    deduplication_id: row.deduplication_id.clone().unwrap_or_default(),
+                }))
+            }
+            enqueued => enqueued.map(drop).map_err(from_database),
+        }
+    }
+
     /// A statement with `$1`, `$2`, … for its parameters, which work on both databases.
     pub fn query(&mut self, sql: impl SqlSafeStr) -> Query<'_> {
         match &mut self.inner {
@@ -351,7 +390,10 @@ where
     loop {
         let error = match attempt(&execution, position, &name, started_at, &db, &body).await {
             Ok(Attempt::Committed(value)) => return Ok(value),
-            Ok(Attempt::Recorded(recorded)) => return decode(&name, recorded),
+            Ok(Attempt::Recorded(recorded)) => {
+                let recorded = execution.readable(position, recorded).await;
+                return decode(&name, recorded);
+            }
             Ok(Attempt::NotOwner) => return execution.lose().await,
             Err(error) => error,
         };
@@ -403,13 +445,16 @@ where
     };
     let output = serde_json::to_string(&value)
         .map_err(|error| Error::serialization(&format!("output of transaction `{name}`"), error))?;
-    let row: StepRow = execution.step_row(
+    let mut row: StepRow = execution.step_row(
         position,
         name,
         started_at,
         execution.now_ms(),
         StepResult::Output(output),
     );
+    let what = || format!("output of transaction `{name}`");
+    let payloads = execution.runtime.payloads();
+    payloads.result(&mut row.output, &mut row.error, what).await?;
     let app = execution.runtime.app_name();
     let written = recorder::record_in(&mut tx.inner, &db.system, app, &row)
         .await

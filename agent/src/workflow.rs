@@ -303,6 +303,13 @@ pub(crate) fn encode_input<I: Serialize>(input: &I) -> Result<String> {
     ))
 }
 
+/// The argument inside an input's envelope, as JSON text.
+pub(crate) fn argument_text(text: &str) -> Result<String> {
+    let envelope = serde_json::from_str(text)
+        .map_err(|error| Error::serialization("workflow input", error))?;
+    Ok(argument(envelope).to_string())
+}
+
 /// Reads an input: the portable envelope of any SDK, or bare JSON (`rust_serde` and unmarked rows).
 fn decode_input<I: DeserializeOwned>(input: &Input<'_>) -> Result<I> {
     let fail = |error: &dyn fmt::Display| {

@@ -285,12 +285,17 @@ impl Executor {
         })
     }
 
+    /// Whether payloads may leave this process.
+    fn shows_payloads(&self) -> bool {
+        !self.hooks.metadata_only
+    }
+
     async fn list(&self, body: &WorkflowFilter) -> Answer<ListWorkflowsResponse> {
         let filter = convert::workflow_filter(body, &self.scope);
-        let rows = self
-            .db
-            .list_workflows(&filter, &convert::listing(body))
-            .await?;
+        let mut listing = convert::listing(body);
+        listing.load_input &= self.shows_payloads();
+        listing.load_output &= self.shows_payloads();
+        let rows = self.db.list_workflows(&filter, &listing).await?;
         Ok(ListWorkflowsResponse {
             output: rows.into_iter().map(convert::workflow).collect(),
         })
@@ -301,8 +306,8 @@ impl Executor {
             .db
             .get_workflow(
                 &message.workflow_id,
-                message.load_input,
-                message.load_output,
+                message.load_input && self.shows_payloads(),
+                message.load_output && self.shows_payloads(),
             )
             .await?;
         Ok(GetWorkflowResponse {
@@ -312,9 +317,10 @@ impl Executor {
 
     async fn list_steps(&self, message: ListSteps) -> Answer<ListStepsResponse> {
         let (limit, offset) = convert::steps_page(&message);
+        let load_output = message.load_output && self.shows_payloads();
         let rows = self
             .db
-            .list_steps(&message.workflow_id, message.load_output, limit, offset)
+            .list_steps(&message.workflow_id, load_output, limit, offset)
             .await?;
         Ok(ListStepsResponse {
             output: Some(rows.into_iter().map(convert::step).collect()),
@@ -322,6 +328,9 @@ impl Executor {
     }
 
     async fn events(&self, message: GetWorkflowEvents) -> Answer<GetWorkflowEventsResponse> {
+        if !self.shows_payloads() {
+            return Ok(GetWorkflowEventsResponse::default());
+        }
         let events = self.db.workflow_events(&message.workflow_id).await?;
         Ok(GetWorkflowEventsResponse {
             events: events.into_iter().map(convert::event).collect(),
@@ -332,6 +341,9 @@ impl Executor {
         &self,
         message: GetWorkflowNotifications,
     ) -> Answer<GetWorkflowNotificationsResponse> {
+        if !self.shows_payloads() {
+            return Ok(GetWorkflowNotificationsResponse::default());
+        }
         let rows = self.db.workflow_messages(&message.workflow_id).await?;
         Ok(GetWorkflowNotificationsResponse {
             notifications: rows.into_iter().map(convert::message).collect(),
@@ -339,6 +351,9 @@ impl Executor {
     }
 
     async fn streams(&self, message: GetWorkflowStreams) -> Answer<GetWorkflowStreamsResponse> {
+        if !self.shows_payloads() {
+            return Ok(GetWorkflowStreamsResponse::default());
+        }
         let streams = self.db.workflow_streams(&message.workflow_id).await?;
         Ok(GetWorkflowStreamsResponse {
             streams: streams.into_iter().map(convert::stream).collect(),
@@ -431,6 +446,10 @@ impl Executor {
     }
 
     async fn export(&self, message: ExportWorkflow) -> Answer<ExportWorkflowResponse> {
+        if !self.shows_payloads() {
+            let message = "this application shows the control plane no payloads (metadata_only); export with `segno workflow export`";
+            return Err(DatabaseError::Invalid(message.to_owned()));
+        }
         let blob = self
             .db
             .export_workflow(&message.workflow_id, message.export_children)

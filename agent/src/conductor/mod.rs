@@ -71,6 +71,8 @@ pub struct Hooks {
     pub alert: Option<AlertHandler>,
     /// Called to explain why a workflow does not move.
     pub explain: Option<ExplainHandler>,
+    /// Payloads stay here: the control plane is told what there is, not what is in it.
+    pub metadata_only: bool,
 }
 
 impl fmt::Debug for Hooks {
@@ -79,6 +81,7 @@ impl fmt::Debug for Hooks {
             .field("wake", &self.wake.is_some())
             .field("alert", &self.alert.is_some())
             .field("explain", &self.explain.is_some())
+            .field("metadata_only", &self.metadata_only)
             .finish()
     }
 }

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use crate::payload::Payloads;
 use crate::status::Status;
 use crate::system_database::{Pool, SystemDatabase};
 
@@ -195,7 +196,7 @@ pub(crate) enum EffectWritten {
     NoSuchWorkflow(String),
 }
 
-enum Work {
+pub(crate) enum Work {
     Start(Box<StartRow>),
     Step(StepRow),
     Outcome(OutcomeRow),
@@ -231,6 +232,7 @@ pub(crate) struct Recorder {
     sender: mpsc::Sender<Item>,
     counters: Arc<Counters>,
     gate: Gate,
+    payloads: Payloads,
     in_flight: Arc<AtomicUsize>,
 }
 
@@ -254,13 +256,18 @@ impl Recorder {
             sender,
             counters,
             gate: Gate::Open,
+            payloads: Payloads::default(),
             in_flight: Arc::default(),
         }
     }
 
-    /// The same recorder behind a gate.
-    pub(crate) fn behind(self, gate: Gate) -> Self {
-        Self { gate, ..self }
+    /// The same recorder behind a gate, with rules for payloads.
+    pub(crate) fn behind(self, gate: Gate, payloads: Payloads) -> Self {
+        Self {
+            gate,
+            payloads,
+            ..self
+        }
     }
 
     /// What every checkpoint passes.
@@ -317,15 +324,22 @@ impl Recorder {
         }
     }
 
-    async fn submit(&self, work: Work) -> Result<Written> {
+    async fn submit(&self, mut work: Work) -> Result<Written> {
         let _in_flight = InFlight::count(&self.in_flight);
         if let Gate::RepeatsOnly(outcome) = &self.gate {
             return gate::beyond_the_record(outcome, &work);
         }
+        self.payloads.encode_work(&mut work).await?;
         let pass = self.gate.enter().await;
         let written = self.write(work).await;
         self.gate.leave(pass).await;
-        written
+        match written? {
+            Written::Effect(EffectWritten::Received { text }) => {
+                let text = self.payloads.decode(text).await?;
+                Ok(Written::Effect(EffectWritten::Received { text }))
+            }
+            written => Ok(written),
+        }
     }
 
     async fn write(&self, work: Work) -> Result<Written> {

@@ -161,7 +161,7 @@ async fn look_at(runtime: &Runtime, ids: &[String]) -> Result<(), DatabaseError>
     for row in &rows {
         let id = row.required("workflow_uuid")?;
         missing.remove(id.as_str());
-        if let Some(outcome) = outcome_of(row)? {
+        if let Some(outcome) = outcome_of(runtime, row).await? {
             runtime.completions.resolve(&id, outcome);
         }
     }
@@ -175,7 +175,11 @@ async fn look_at(runtime: &Runtime, ids: &[String]) -> Result<(), DatabaseError>
 }
 
 /// The outcome in a row, if the run has ended.
-fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
+async fn outcome_of(
+    runtime: &Runtime,
+    row: &Row,
+) -> Result<Option<Result<Outcome>>, DatabaseError> {
+    let payloads = runtime.payloads();
     let status: Status = match row.required("status")?.parse() {
         Ok(status) => status,
         Err(error) => return Ok(Some(Err(error))),
@@ -189,16 +193,17 @@ fn outcome_of(row: &Row) -> Result<Option<Result<Outcome>>, DatabaseError> {
         }
         (Status::Success, None) => {
             let text = row.text("output")?.unwrap_or_else(|| "null".to_owned());
-            Some(Ok(Outcome::Success(text.into())))
+            let text = payloads.decode(text).await;
+            Some(text.map(|text| Outcome::Success(text.into())))
         }
         (Status::Error, None) => {
-            let text = row.text("error")?.unwrap_or_default();
-            let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-            Some(Ok(Outcome::Error(Error::from_portable(value))))
+            let text = payloads.decode(row.text("error")?.unwrap_or_default()).await;
+            let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
+            Some(text.map(|text| Outcome::Error(Error::from_portable(value(text)))))
         }
         (Status::Cancelled, _) => Some(Ok(Outcome::Cancelled)),
         (Status::MaxRecoveryAttemptsExceeded, _) => {
-            let reason = row.filled("error")?;
+            let reason = payloads.decode_some(row.filled("error")?).await.unwrap_or_default();
             let reason = reason.and_then(|text| serde_json::from_str(&text).ok());
             Some(Ok(Outcome::Parked(reason.map(Error::from_portable))))
         }

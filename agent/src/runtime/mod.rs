@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ending, Ends, Execution, Origin};
+use crate::payload::Payloads;
 use crate::recorder::{self, Gate, Recorder, StartRow, StartWritten};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row, Statement};
@@ -55,6 +56,7 @@ pub(crate) struct Identity {
     pub(crate) listen_queues: Option<HashSet<String>>,
     /// How long runs are kept after their end; for ever if `None`.
     pub(crate) retention: Option<Duration>,
+    pub(crate) payloads: Payloads,
 }
 
 /// What a start came to.
@@ -124,7 +126,7 @@ impl Runtime {
         let repeats_only = matches!(gate, Gate::RepeatsOnly(_));
         let recorder =
             Recorder::spawn(db.system.clone(), identity.app_name.clone(), killed.clone())
-                .behind(gate);
+                .behind(gate, identity.payloads.clone());
         let runtime = Arc::new(Self {
             db,
             recorder,
@@ -166,6 +168,11 @@ impl Runtime {
                 () = task => {}
             }
         });
+    }
+
+    /// The rules for payloads.
+    pub(crate) fn payloads(&self) -> &Payloads {
+        &self.identity.payloads
     }
 
     /// The clock of this application.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::execution::{CURRENT, Ending, Execution};
 use crate::recorder::OutcomeRow;
 use crate::status::Status;
@@ -17,6 +17,8 @@ pub(crate) struct StoredInput {
     pub(crate) text: Option<String>,
     pub(crate) serialization: Option<String>,
 }
+
+const INPUT: &str = "the workflow's input";
 
 /// What came of a body.
 enum Exit {
@@ -71,8 +73,13 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
     let Some(registered) = execution.runtime.registry.get(execution.name()) else {
         return Exit::Lost;
     };
+    let payloads = execution.runtime.payloads();
+    let text = match payloads.decode_some(input.text.clone()).await {
+        Ok(text) => text,
+        Err(error) => return Exit::Finished(Err(Error::unreadable(INPUT, &error))),
+    };
     let stored = Input {
-        text: input.text.as_deref(),
+        text: text.as_deref(),
         serialization: input.serialization.as_deref(),
     };
     // A function may panic before it yields its future, too.
@@ -81,7 +88,7 @@ async fn body(execution: &Arc<Execution>, input: &StoredInput) -> Exit {
     }));
     let body = match started {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) => return Exit::Finished(Err(unreadable(&error))),
+        Ok(Err(error)) => return Exit::Finished(Err(Error::unreadable(INPUT, &error))),
         Err(panic) => return Exit::Panicked(message(&*panic)),
     };
     let body = CURRENT.scope(execution.clone(), body);
@@ -129,15 +136,6 @@ fn ending(result: Result<String>) -> Ending {
         Err(error) if error.parks() => Ending::Elsewhere,
         result => Ending::Recorded(result.map(Arc::from)),
     }
-}
-
-/// The error of an input that this program cannot read.
-fn unreadable(error: &Error) -> Error {
-    let message = match error.kind() {
-        ErrorKind::Serialization { message, .. } => message.clone(),
-        _ => error.to_string(),
-    };
-    Error::new(ErrorKind::UnreadableInput { message })
 }
 
 fn row(execution: &Execution, result: &Result<String>) -> OutcomeRow {

@@ -10,6 +10,7 @@ mod aggregates;
 mod commands;
 mod contents;
 mod debounce;
+mod enqueue;
 mod error;
 mod fork;
 mod migrations;

@@ -22,7 +22,51 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::database_support::{Fixture, strings};
 use crate::server::{KEY, Peer, Server, spawn};
 
-crate::on_both_databases!(every_message_is_answered);
+crate::on_both_databases!(
+    every_message_is_answered,
+    payloads_stay_here_where_only_metadata_is_shown,
+);
+
+async fn payloads_stay_here_where_only_metadata_is_shown(f: &Fixture) {
+    let server = Server::start().await;
+    let hooks = Hooks {
+        metadata_only: true,
+        ..Hooks::default()
+    };
+    let _client = spawn(&server, f, hooks);
+    let mut peer = server.accept().await;
+    f.workflow("shown", "SUCCESS", &[("serialization", "'portable_json'")]).await;
+    f.run("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES ('shown', '{\"positionalArgs\":[42],\"namedArgs\":{}}')").await;
+    f.run("INSERT INTO @workflow_output (workflow_uuid, output) VALUES ('shown', '42')").await;
+    f.run("INSERT INTO @operation_outputs (workflow_uuid, function_id, function_name, output, application_name) VALUES ('shown', 0, 'charge', '42', 'shop')").await;
+    f.run("INSERT INTO @workflow_events (workflow_uuid, key, value) VALUES ('shown', 'stage', '42')").await;
+    let record = peer
+        .get(&GetWorkflow {
+            workflow_id: "shown".to_owned(),
+            load_input: true,
+            load_output: true,
+        })
+        .await
+        .output
+        .unwrap();
+    assert_eq!((record.input, record.output), (None, None));
+    let steps = peer
+        .get(&ListSteps {
+            workflow_id: "shown".to_owned(),
+            load_output: true,
+            limit: None,
+            offset: None,
+        })
+        .await;
+    let steps = steps.output.unwrap();
+    assert_eq!((steps.len(), steps[0].output.clone()), (1, None));
+    let events = peer
+        .get(&GetWorkflowEvents {
+            workflow_id: "shown".to_owned(),
+        })
+        .await;
+    assert!(events.events.is_empty());
+}
 
 async fn every_message_is_answered(f: &Fixture) {
     let woken = Arc::new(AtomicUsize::new(0));
@@ -47,6 +91,7 @@ async fn every_message_is_answered(f: &Fixture) {
                 ..WaitingOn::default()
             })
         })),
+        metadata_only: false,
     };
     let server = Server::start().await;
     let client = spawn(&server, f, hooks);

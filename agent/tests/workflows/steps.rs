@@ -19,7 +19,7 @@ on_both!(
     an_error_with_fields_keeps_them_across_processes,
     one_id_is_one_run_and_belongs_to_one_function,
     values_that_cannot_be_recorded_fail_the_step,
-    the_wrong_input_ends_the_run_with_an_error,
+    the_wrong_input_sets_the_run_aside,
 );
 
 #[derive(Debug, thiserror::Error, Serialize, Deserialize, PartialEq)]
@@ -515,7 +515,7 @@ async fn values_that_cannot_be_recorded_fail_the_step(place: &Place) {
     app.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
-async fn the_wrong_input_ends_the_run_with_an_error(place: &Place) {
+async fn the_wrong_input_sets_the_run_aside(place: &Place) {
     let app = place
         .app(&World::new())
         .workflow("greet", greet)
@@ -526,7 +526,7 @@ async fn the_wrong_input_ends_the_run_with_an_error(place: &Place) {
         .await
         .unwrap_err();
     assert!(
-        matches!(error.kind(), ErrorKind::Serialization { what, .. } if what == "workflow input"),
+        matches!(error.kind(), ErrorKind::Unreadable { what, .. } if what == "the workflow's input"),
         "{error:?}"
     );
     app.shutdown(Duration::from_secs(5)).await.unwrap();

@@ -69,3 +69,69 @@ pub(crate) async fn checkout(ctx: Ctx<Shop>, order: Order) -> segno::Result<Rece
         charge_id,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use segno::{Builder, Db, Error, Segno, testing};
+
+    use super::*;
+    use crate::shop::{BAD_CARD, World};
+
+    async fn shop(db: Db) -> segno::Result<Builder<Shop>> {
+        let world = World {
+            step: Duration::ZERO,
+            flakiness: 0.0,
+        };
+        let shop = Shop::open(db.clone(), world).await?;
+        Ok(Segno::named("checkout")
+            .database(&db)
+            .state(shop)
+            .workflows(segno::workflows![checkout]))
+    }
+
+    fn order(card: &str) -> Order {
+        Order {
+            sku: "lamp".into(),
+            quantity: 1,
+            cents: 4900,
+            card: card.into(),
+            email: "ada@example.com".into(),
+        }
+    }
+
+    async fn orders(app: Segno) -> segno::Result<i64> {
+        let count = app.db().transaction(|tx| {
+            Box::pin(async {
+                let (count,): (i64,) = tx.query("SELECT COUNT(*) FROM orders").fetch_one().await?;
+                Ok(count)
+            })
+        });
+        count.await
+    }
+
+    async fn has_orders(app: Segno, expected: i64) -> segno::Result<()> {
+        match orders(app).await? {
+            count if count == expected => Ok(()),
+            count => Err(Error::message(format!("{count} orders instead of {expected}"))),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_checkout_makes_one_order_wherever_the_process_dies() {
+        let good = || testing::crash_everywhere_with(shop, checkout, order("4242 4242 4242 4242"));
+        let one_order = |app, _| has_orders(app, 1);
+        good().any_result().check(one_order).await.unwrap();
+        let url = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        good().any_result().check(one_order).on_postgres(url).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_declined_card_makes_no_order_wherever_the_process_dies() {
+        let bad = testing::crash_everywhere_with(shop, checkout, order(BAD_CARD));
+        let error = bad.check(|app, _| has_orders(app, 0)).await.unwrap_err();
+        assert!(error.to_string().contains("declined"), "{error}");
+    }
+}

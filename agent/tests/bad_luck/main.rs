@@ -1,0 +1,320 @@
+//! Bad luck: connections that are cut at the worst moment, a disk that is full, clocks that jump, a schema of
+//! the future. Nothing is lost, nothing happens twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+#[path = "../database_support/mod.rs"]
+mod database_support;
+mod proxy;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use database_support::PostgresDatabase;
+use proxy::Proxy;
+use segno::{Ctx, Db, Message, Migrate, Segno, Status, testing};
+
+const STUCK: Duration = Duration::from_secs(60);
+
+async fn within<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(STUCK, future).await.expect("stuck")
+}
+
+#[derive(Clone)]
+struct World {
+    db: Db,
+    /// How often step bodies ran.
+    ran: Arc<AtomicUsize>,
+}
+
+impl World {
+    async fn on(db: &Db) -> Self {
+        db.transaction(|tx| {
+            Box::pin(async {
+                tx.query("CREATE TABLE IF NOT EXISTS effects (name TEXT)").execute().await?;
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+        Self {
+            db: db.clone(),
+            ran: Arc::default(),
+        }
+    }
+
+    async fn effects(&self) -> i64 {
+        let count = self.db.transaction(|tx| {
+            Box::pin(async {
+                let (count,): (i64,) = tx.query("SELECT COUNT(*) FROM effects").fetch_one().await?;
+                Ok(count)
+            })
+        });
+        count.await.unwrap()
+    }
+
+    fn app(&self) -> segno::Builder<World> {
+        Segno::named("unlucky")
+            .database(&self.db)
+            .app_version("v1")
+            .executor_id("one")
+            .state(self.clone())
+            .workflow("steps", steps)
+            .workflow("transactions", transactions)
+    }
+}
+
+/// So many steps, each of which must run once.
+async fn steps(ctx: Ctx<World>, count: usize) -> segno::Result<usize> {
+    let mut sum = 0;
+    for number in 0..count {
+        let name = format!("{} {number}", proxy::MARK);
+        sum += ctx
+            .step(name, || async {
+                ctx.state().ran.fetch_add(1, Ordering::Relaxed);
+                Ok(number)
+            })
+            .await?;
+    }
+    Ok(sum)
+}
+
+/// So many transactions, each of which must happen once.
+async fn transactions(ctx: Ctx<World>, count: usize) -> segno::Result<()> {
+    for number in 0..count {
+        ctx.transaction(&ctx.state().db, format!("transaction {number}"), |tx| {
+            Box::pin(async move {
+                let name = format!("{} {number}", proxy::MARK);
+                tx.query("INSERT INTO effects (name) VALUES ($1)").bind(name).execute().await?;
+                Ok(())
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_whose_commit_is_never_confirmed_is_recorded_once() {
+    let database = PostgresDatabase::create().await;
+    let proxy = Proxy::before(&database.url).await;
+    let world = World::on(&Db::connect(&proxy.url).await.unwrap()).await;
+    let app = world.app().launch().await.unwrap();
+    proxy.cut_answers_to(proxy::MARK);
+    assert_eq!(within(app.run(steps, 20).id("run")).await.unwrap(), 190);
+    assert!(proxy.cuts() >= 5, "only {} answers were cut", proxy.cuts());
+    assert_eq!(world.ran.load(Ordering::Relaxed), 20, "no step ran twice");
+    let recorded = app.steps("run").await.unwrap();
+    assert!(recorded.iter().enumerate().all(|(index, step)| step.position == index as i64));
+    assert_eq!(recorded.len(), 20);
+    app.abort().await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_commit_is_never_confirmed_happens_once() {
+    let database = PostgresDatabase::create().await;
+    let proxy = Proxy::before(&database.url).await;
+    let world = World::on(&Db::connect(&proxy.url).await.unwrap()).await;
+    let app = world.app().launch().await.unwrap();
+    proxy.cut_answers_to("COMMIT");
+    within(app.run(transactions, 10).id("run")).await.unwrap();
+    let cuts = proxy.cuts();
+    proxy.heal();
+    assert!(cuts >= 3, "only {cuts} answers were cut");
+    assert_eq!(world.effects().await, 10);
+    assert_eq!(app.steps("run").await.unwrap().len(), 10);
+    app.abort().await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflows_wait_while_the_disk_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("app.db").display());
+    let world = World::on(&Db::connect(&url).await.unwrap()).await;
+    let app = world.app().launch().await.unwrap();
+    assert_eq!(within(app.run(steps, 1).id("before")).await.unwrap(), 0);
+
+    // What SQLite answers on a full disk, it also answers when the file may not grow.
+    let pages = world.db.transaction(|tx| {
+        Box::pin(async {
+            let (pages,): (i64,) = tx.query("PRAGMA page_count").fetch_one().await?;
+            Ok(pages)
+        })
+    });
+    let limit = |pages: i64| {
+        let db = world.db.clone();
+        async move {
+            let limit = db.transaction(|tx| {
+                let sql = format!("PRAGMA max_page_count = {pages}");
+                Box::pin(async move {
+                    tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?;
+                    Ok(())
+                })
+            });
+            limit.await.unwrap();
+        }
+    };
+    limit(pages.await.unwrap() + 2).await;
+    let starting = app.start_all(steps, vec![20; 50]);
+    let mut starting = Box::pin(starting.into_future());
+    let retries = app.recorder_stats().retries;
+    tokio::select! {
+        _ = &mut starting => {}
+        () = async {
+            while app.recorder_stats().retries < retries + 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
+    assert!(app.recorder_stats().retries > retries, "the disk was never full");
+    limit(1_000_000).await;
+    let handles = within(starting).await.unwrap();
+    for handle in handles {
+        assert_eq!(within(handle).await.unwrap(), 190);
+    }
+    assert_eq!(world.ran.load(Ordering::Relaxed), 1 + 50 * 20, "no step ran twice");
+    within(app.shutdown(Duration::from_secs(5))).await.unwrap();
+}
+
+async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
+    ctx.sleep(Duration::from_secs(3600)).await;
+    let woken = ctx.step("wake", || async { Ok(1) }).await?;
+    ctx.sleep(Duration::from_secs(3600)).await;
+    Ok(woken + 1)
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_things_late_and_nothing_worse() {
+    let app = testing::launch(Segno::named("t").workflow("naps", naps)).await.unwrap();
+    let run = app.start(naps, ()).timeout(Duration::from_secs(24 * 3600)).await.unwrap();
+    app.idle().await;
+    app.jump(Duration::from_secs(5 * 3600)).await.unwrap();
+    app.idle().await;
+    assert_eq!(run.steps().await.unwrap().len(), 3, "it woke once, and sleeps again for an hour");
+    assert_eq!(run.status().await.unwrap(), Status::Pending);
+    app.jump(Duration::from_secs(2 * 3600)).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+
+    // A jump over a deadline is past the deadline.
+    let late = app.start(naps, ()).timeout(Duration::from_secs(600)).await.unwrap();
+    app.idle().await;
+    app.jump(Duration::from_secs(4 * 3600)).await.unwrap();
+    app.idle().await;
+    assert!(!late.status().await.unwrap().is_active());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_of_the_future_is_worked_on_and_left_as_it_is() {
+    let database = PostgresDatabase::create().await;
+    let db = Db::connect(&database.url).await.unwrap();
+    db.system_database().migrate().await.unwrap();
+    database_support::execute(&database.url, "UPDATE dbos.dbos_migrations SET version = 9999").await;
+    let world = World::on(&db).await;
+    for migrate in [Migrate::Run, Migrate::Verify] {
+        let app = world.app().migrate(migrate).launch().await.unwrap();
+        assert_eq!(within(app.run(steps, 3)).await.unwrap(), 3);
+        app.abort().await;
+    }
+    assert_eq!(db.system_database().schema_version().await.unwrap(), 9999);
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_without_rights_on_the_schema_runs_an_application() {
+    let database = PostgresDatabase::create().await;
+    let owner = Db::connect(&database.url).await.unwrap();
+    let system = owner.system_database();
+    let role = format!("segno_app_{}", uuid::Uuid::new_v4().simple());
+    database_support::execute(&database.url, &format!("CREATE ROLE {role} LOGIN")).await;
+    system.migrate().await.unwrap();
+    system.grant_to(&role).await.unwrap();
+
+    let mut url = url::Url::parse(&database.url).unwrap();
+    url.set_username(&role).unwrap();
+    let db = Db::connect(url.as_str()).await.unwrap();
+    let app = Segno::named("modest").database(&db).app_version("v1").migrate(Migrate::Verify);
+    let app = app.workflow("naps", small).launch().await.unwrap();
+    assert_eq!(within(app.run(small, 4)).await.unwrap(), 8);
+    let refused = db.transaction(|tx| {
+        Box::pin(async {
+            tx.query("ALTER TABLE dbos.workflow_status ADD COLUMN mine TEXT").execute().await?;
+            Ok(())
+        })
+    });
+    assert!(refused.await.unwrap_err().to_string().contains("must be owner"));
+    app.abort().await;
+    drop(owner);
+    database_support::execute(&database.url, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    database.drop().await;
+}
+
+async fn small(ctx: Ctx, n: u32) -> segno::Result<u32> {
+    ctx.set_event("n", &n).await;
+    ctx.send(ctx.workflow_id(), "own", &n).await?;
+    let received = ctx.recv::<u32>("own").await.unwrap_or(0);
+    ctx.step("double", || async { Ok(received * 2) }).await
+}
+
+/// On both databases: what is written with a transaction stands or falls with it.
+async fn starts_and_messages_go_with_the_transaction(db: Db) {
+    let app = Segno::named("outbox")
+        .database(&db)
+        .app_version("v1")
+        .workflow("small", small)
+        .workflow("waits", waits)
+        .queue(segno::Queue::new("q"))
+        .launch()
+        .await
+        .unwrap();
+    let waiting = app.start(waits, ()).id("waits").await.unwrap();
+    let act = |commits: bool| {
+        let (db, app) = (db.clone(), app.clone());
+        async move {
+            db.transaction(|tx| {
+                let app = app.clone();
+                Box::pin(async move {
+                    let start = app.start(small, 21).id(format!("small-{commits}")).queue("q");
+                    let handle = start.in_transaction(tx).await?;
+                    tx.send(Message::new("waits", "answer", &commits)).await?;
+                    if commits {
+                        return Ok(handle);
+                    }
+                    Err(segno::Error::message("rolled back"))
+                })
+            })
+            .await
+        }
+    };
+    let error = act(false).await.unwrap_err();
+    assert_eq!(error.to_string(), "rolled back");
+    assert!(app.handle::<u32>("small-false").await.is_err());
+    let run = act(true).await.unwrap();
+    app.wake();
+    assert_eq!(within(run).await.unwrap(), 42);
+    assert_eq!(within(waiting).await.unwrap(), Some(true));
+
+    let unknown = db.transaction(|tx| Box::pin(tx.send(Message::new("nobody", "answer", &1))));
+    let error = unknown.await.unwrap_err();
+    assert!(matches!(error.kind(), segno::ErrorKind::NotFound { id, .. } if id == "nobody"), "{error}");
+    app.abort().await;
+}
+
+async fn waits(ctx: Ctx, _: ()) -> segno::Result<Option<bool>> {
+    Ok(ctx.recv::<bool>("answer").await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_and_messages_go_with_the_transaction_on_postgres() {
+    let database = PostgresDatabase::create().await;
+    starts_and_messages_go_with_the_transaction(Db::connect(&database.url).await.unwrap()).await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_and_messages_go_with_the_transaction_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("app.db").display());
+    starts_and_messages_go_with_the_transaction(Db::connect(&url).await.unwrap()).await;
+}
