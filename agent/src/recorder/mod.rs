@@ -2,7 +2,9 @@
 //!
 //! One task takes whatever is waiting, writes it in one transaction and answers each caller after the
 //! commit. There is no timer: a batch is what arrived while the last commit was in flight, so alone a
-//! workflow pays one commit a step and a thousand of them share each one.
+//! workflow pays one commit a step and a thousand of them share each one. On Postgres a second batch goes out
+//! over another connection when enough is waiting, so that the database writes while this process works; it
+//! never touches a workflow that the first one touches.
 //!
 //! What a write finds comes back in its answer: another owner, a cancelled row, a row that exists. That is
 //! why nothing is read before a step. A batch the database refuses is halved until the row that it
@@ -12,6 +14,7 @@
 mod batch;
 mod effects;
 mod postgres;
+mod quick;
 mod sqlite;
 mod statement;
 mod transaction;
@@ -21,9 +24,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::batch::InFlight;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::Status;
@@ -33,6 +38,12 @@ pub(crate) use transaction::{InTransaction, record_in};
 
 /// Most rows in one commit: keeps one statement's memory and lock time in bounds.
 const MAX_BATCH: usize = 1024;
+
+/// Connections that write at the same time.
+const CONNECTIONS: usize = 2;
+
+/// A further batch goes out when it has at least one item for so many that are on their way.
+const SHARE: usize = 2;
 
 /// Protocol errors after which a batch is taken to be their cause.
 const GARBLED: u32 = 5;
@@ -44,6 +55,8 @@ const QUEUE: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct StartRow {
     pub(crate) workflow_id: String,
+    /// The id was made for this start: nobody else has or had it.
+    pub(crate) id_is_new: bool,
     pub(crate) status: Status,
     pub(crate) name: String,
     pub(crate) inputs: String,
@@ -325,6 +338,14 @@ impl Backend {
         }
     }
 
+    /// How many batches may be written at the same time.
+    fn connections(&self) -> usize {
+        match self {
+            Self::Postgres(_) => CONNECTIONS,
+            Self::Sqlite(_) => 1,
+        }
+    }
+
     /// Writes all items in one commit; one answer each, in their order.
     async fn write(&self, app: &str, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
         match self {
@@ -343,21 +364,53 @@ struct Writer {
 impl Writer {
     async fn run(self, mut receiver: mpsc::Receiver<Item>) {
         let mut waiting = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                match receiver.recv().await {
-                    Some(item) => waiting.push_back(item),
-                    None => return,
-                }
-            }
+        let mut in_flight = InFlight::default();
+        let mut flights = FuturesUnordered::new();
+        let mut open = true;
+        while open || !waiting.is_empty() || !flights.is_empty() {
             while waiting.len() < MAX_BATCH
                 && let Ok(item) = receiver.try_recv()
             {
                 waiting.push_back(item);
             }
-            let batch = batch::take(&mut waiting, MAX_BATCH);
-            self.write(batch).await;
+            if flights.is_empty() || self.worth_another(flights.len(), &waiting, &in_flight) {
+                let batch = batch::take(&mut waiting, MAX_BATCH, &in_flight, quick::fits);
+                if !batch.is_empty() {
+                    let flight = in_flight.launch(&batch);
+                    flights.push(async {
+                        self.write(batch).await;
+                        flight
+                    });
+                    continue;
+                }
+            }
+            let room = flights.len() < self.backend.connections() && waiting.len() < MAX_BATCH;
+            tokio::select! {
+                Some(flight) = flights.next() => {
+                    in_flight.land(&flight);
+                    // Those who have their answer now go on: what they bring belongs into the next batch.
+                    tokio::task::yield_now().await;
+                }
+                item = receiver.recv(), if open && (room || flights.is_empty()) => match item {
+                    Some(item) => {
+                        waiting.push_back(item);
+                        tokio::task::yield_now().await;
+                    }
+                    None => open = false,
+                },
+            }
         }
+    }
+
+    /// Whether what is waiting should go out beside the batches on their way. Small batches that follow one
+    /// another closely cost more than a large one after them.
+    fn worth_another(
+        &self,
+        flights: usize,
+        waiting: &VecDeque<Item>,
+        in_flight: &InFlight,
+    ) -> bool {
+        flights < self.backend.connections() && waiting.len() * SHARE >= in_flight.items()
     }
 
     /// Writes a batch, halving it while the database refuses it.
