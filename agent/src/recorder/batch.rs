@@ -25,8 +25,6 @@ pub(super) struct InFlight {
     numbers: RandomState,
     /// How many batches touch it.
     touched: HashMap<Touched, usize>,
-    /// Items in all batches.
-    items: usize,
 }
 
 impl InFlight {
@@ -42,7 +40,6 @@ impl InFlight {
         for number in &touched {
             *self.touched.entry(*number).or_default() += 1;
         }
-        self.items += batch.len();
         Flight {
             touched,
             items: batch.len(),
@@ -58,12 +55,6 @@ impl InFlight {
                 }
             }
         }
-        self.items -= flight.items;
-    }
-
-    /// Items on their way.
-    pub(super) fn items(&self) -> usize {
-        self.items
     }
 }
 
@@ -71,6 +62,12 @@ impl InFlight {
 pub(super) struct Flight {
     touched: Vec<Touched>,
     items: usize,
+}
+
+impl Flight {
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
 }
 
 fn touches(work: &Work, numbers: &RandomState) -> impl Iterator<Item = (Touched, Touch)> + use<> {
@@ -253,7 +250,6 @@ mod tests {
         assert_eq!(taken(), ["b0"]);
         assert!(taken().is_empty());
         in_flight.land(&flight);
-        assert_eq!(in_flight.items(), 0);
         let batch = take(&mut waiting, 10, &in_flight, |_| true);
         assert_eq!(batch.iter().map(label).collect::<Vec<_>>(), ["a1"]);
     }

@@ -3,8 +3,8 @@
 //! One task takes whatever is waiting, writes it in one transaction and answers each caller after the
 //! commit. There is no timer: a batch is what arrived while the last commit was in flight, so alone a
 //! workflow pays one commit a step and a thousand of them share each one. On Postgres a second batch goes out
-//! over another connection when enough is waiting, so that the database writes while this process works; it
-//! never touches a workflow that the first one touches.
+//! over another connection when enough is waiting that this pays (see [`Pace`]); it never touches a workflow that
+//! the first one touches.
 //!
 //! What a write finds comes back in its answer: another owner, a cancelled row, a row that exists. That is
 //! why nothing is read before a step. A batch the database refuses is halved until the row that it
@@ -23,6 +23,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -42,8 +43,8 @@ const MAX_BATCH: usize = 1024;
 /// Connections that write at the same time.
 const CONNECTIONS: usize = 2;
 
-/// A further batch goes out when it has at least one item for so many that are on their way.
-const SHARE: usize = 2;
+/// About what Postgres takes to write a row.
+const ROW: Duration = Duration::from_micros(20);
 
 /// Protocol errors after which a batch is taken to be their cause.
 const GARBLED: u32 = 5;
@@ -355,6 +356,55 @@ impl Backend {
     }
 }
 
+/// Takes in what arrives, for as long as more does: those who just got their answers bring the next items in a
+/// moment, and these belong into one batch.
+async fn gather(receiver: &mut mpsc::Receiver<Item>, waiting: &mut VecDeque<Item>) {
+    let mut before = 0;
+    while waiting.len() < MAX_BATCH && waiting.len() > before {
+        before = waiting.len();
+        tokio::task::yield_now().await;
+        while waiting.len() < MAX_BATCH
+            && let Ok(item) = receiver.try_recv()
+        {
+            waiting.push_back(item);
+        }
+    }
+}
+
+/// Decides between one large batch and two at the same time.
+///
+/// Two share the work of writing rows among two of the database's processes, but commits follow one another:
+/// a further batch pays when its rows take longer than a commit.
+#[derive(Default)]
+struct Pace {
+    /// What a batch takes besides its rows: commit and round trip, as of late.
+    commit: Duration,
+}
+
+impl Pace {
+    fn landed(&mut self, items: usize, took: Duration) {
+        let commit = took.saturating_sub(rows(items));
+        self.commit = (self.commit * 7 + commit) / 8;
+    }
+
+    /// How many of the waiting items go out now; none if they had better wait for a batch on its way.
+    fn size(&self, waiting: usize, free: usize, alone: bool) -> usize {
+        let pays = |items: usize| rows(items) > self.commit;
+        match waiting {
+            _ if free == 0 => 0,
+            _ if alone && free > 1 && pays(waiting / 2) => waiting.div_ceil(2),
+            _ if alone || pays(waiting) => waiting,
+            _ => 0,
+        }
+        .min(MAX_BATCH)
+    }
+}
+
+/// About what Postgres takes to write so many rows.
+fn rows(count: usize) -> Duration {
+    ROW * u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 struct Writer {
     backend: Backend,
     app_name: String,
@@ -366,51 +416,36 @@ impl Writer {
         let mut waiting = VecDeque::new();
         let mut in_flight = InFlight::default();
         let mut flights = FuturesUnordered::new();
+        let mut pace = Pace::default();
         let mut open = true;
         while open || !waiting.is_empty() || !flights.is_empty() {
-            while waiting.len() < MAX_BATCH
-                && let Ok(item) = receiver.try_recv()
-            {
-                waiting.push_back(item);
-            }
-            if flights.is_empty() || self.worth_another(flights.len(), &waiting, &in_flight) {
-                let batch = batch::take(&mut waiting, MAX_BATCH, &in_flight, quick::fits);
+            gather(&mut receiver, &mut waiting).await;
+            let free = self.backend.connections().saturating_sub(flights.len());
+            let size = pace.size(waiting.len(), free, flights.is_empty());
+            if size > 0 {
+                let batch = batch::take(&mut waiting, size, &in_flight, quick::fits);
                 if !batch.is_empty() {
                     let flight = in_flight.launch(&batch);
                     flights.push(async {
+                        let begun = Instant::now();
                         self.write(batch).await;
-                        flight
+                        (flight, begun.elapsed())
                     });
                     continue;
                 }
             }
-            let room = flights.len() < self.backend.connections() && waiting.len() < MAX_BATCH;
+            let room = flights.is_empty() || free > 0 && waiting.len() < MAX_BATCH;
             tokio::select! {
-                Some(flight) = flights.next() => {
+                Some((flight, took)) = flights.next() => {
+                    pace.landed(flight.items(), took);
                     in_flight.land(&flight);
-                    // Those who have their answer now go on: what they bring belongs into the next batch.
-                    tokio::task::yield_now().await;
                 }
-                item = receiver.recv(), if open && (room || flights.is_empty()) => match item {
-                    Some(item) => {
-                        waiting.push_back(item);
-                        tokio::task::yield_now().await;
-                    }
+                item = receiver.recv(), if open && room => match item {
+                    Some(item) => waiting.push_back(item),
                     None => open = false,
                 },
             }
         }
-    }
-
-    /// Whether what is waiting should go out beside the batches on their way. Small batches that follow one
-    /// another closely cost more than a large one after them.
-    fn worth_another(
-        &self,
-        flights: usize,
-        waiting: &VecDeque<Item>,
-        in_flight: &InFlight,
-    ) -> bool {
-        flights < self.backend.connections() && waiting.len() * SHARE >= in_flight.items()
     }
 
     /// Writes a batch, halving it while the database refuses it.
