@@ -17,7 +17,7 @@ test: ## everything, real PostgreSQL and official SDKs included; ends with a cou
 	@tests/setup.sh && tests/postgres.sh tests/run.py
 
 bench: ## what a checkpoint costs, and what a fleet costs the server (see bench/README.md)
-	cargo build --release -p segno-bench -p segno-server
+	cargo build --release -p segno-measure -p segno-server
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/recorder
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/fleet --json $(TARGET)/fleet.json
 

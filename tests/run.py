@@ -142,8 +142,8 @@ def stages() -> list[Stage]:
         Stage(
             "console",
             ["npm", "test"],
-            needs=("cargo", "node", "chromium"),
-            after=("build", CONSOLE_BUILD, "console modules", "oidc modules"),
+            needs=("cargo", "node", "chromium", "postgres"),
+            after=("build", CONSOLE_BUILD, "console modules", "oidc modules", environment("python")),
             folder=CONSOLE_TESTS,
         ),
     ]

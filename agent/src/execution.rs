@@ -142,7 +142,12 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    pub(crate) fn new(runtime: Arc<Runtime>, mut origin: Origin) -> Arc<Self> {
+    /// `ending` is where its end is told, if somebody expects it already.
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        mut origin: Origin,
+        ending: Option<watch::Sender<Option<Ending>>>,
+    ) -> Arc<Self> {
         let history = std::mem::take(&mut origin.history);
         let dropped = runtime.handing_back();
         Arc::new(Self {
@@ -158,7 +163,7 @@ impl Execution {
             attributes: OnceLock::new(),
             stop: OnceLock::new(),
             stopped: CancellationToken::new(),
-            ending: watch::Sender::new(None),
+            ending: ending.unwrap_or_default(),
         })
     }
 

@@ -229,6 +229,7 @@ impl<'a, R> PendingStart<'a, R> {
                 )),
             ),
         };
+        let id_is_new = self.id.is_none() && parent.is_none();
         let id = match (self.id, parent) {
             (Some(id), _) if id.trim().is_empty() => {
                 return Err(Error::config("id", "a workflow id must not be blank"));
@@ -243,6 +244,7 @@ impl<'a, R> PendingStart<'a, R> {
             .or_else(|| parent.map(|(parent, _)| parent.caller().clone()));
         let mut row = StartRow {
             workflow_id: id,
+            id_is_new,
             status: Status::Pending,
             name: self.name?,
             inputs: self.input?,

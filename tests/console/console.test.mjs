@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it as test } from 'node:test';
-import { accessibilityFaults, ARTIFACTS, eventually, openTab, startBrowser, startServer } from './support.mjs';
+import { accessibilityFaults, ARTIFACTS, eventually, examine, openTab, startBrowser, startServer } from './support.mjs';
 
 const APP = 'shop';
 const V1 = 'v1';
@@ -159,6 +159,22 @@ describe('the console', () => {
     await dialog.getByRole('button', { name: 'Filter' }).click();
     await page.waitForURL('**/workflows?since=*&until=*');
     await page.getByText('No workflow matches').waitFor();
+  });
+
+  it('shows the columns one wants, and remembers them', async () => {
+    await page.goto(path('/workflows'));
+    const columns = () => page.getByRole('columnheader').allTextContents();
+    await eventually('the usual columns are there', async () => (await columns()).includes('Executor'));
+    await page.getByRole('button', { name: 'Columns' }).click();
+    await page.getByRole('menuitemcheckbox', { name: 'Executor' }).click();
+    await page.getByRole('menuitemcheckbox', { name: 'Priority' }).click();
+    await page.keyboard.press('Escape');
+    await page.reload();
+    await eventually('they are the chosen ones', async () => {
+      const shown = await columns();
+      return !shown.includes('Executor') && shown.includes('Priority');
+    });
+    await page.evaluate(() => localStorage.removeItem('segno.columns'));
   });
 
   it('says when nothing matches', async () => {
@@ -327,10 +343,13 @@ describe('the console', () => {
   });
 
   it('gives work up when told to, with a reason', async () => {
-    start('older-2', { version: OLD, first: 2, rate: 0.01, stepMs: 60_000 });
-    await healthy('older-2');
-    await eventually('it has begun', async () => (await search({ executorId: ['older-2'], status: ['PENDING'] })).length > 0);
-    executors['older-2'].kill('SIGKILL');
+    const pending = (id) => search({ executorId: [id], status: ['PENDING'] });
+    for (const id of ['older-2', 'older-3']) {
+      start(id, { version: OLD, first: 2, rate: 0.01, stepMs: 60_000 });
+      await healthy(id);
+      await eventually('it has begun', async () => (await pending(id)).length === 3);
+    }
+    for (const id of ['older-2', 'older-3']) executors[id].kill('SIGKILL');
     await page.goto(path('/recovery'));
     const card = page.getByRole('article', { name: 'Stranded: older-2' });
     await card.getByRole('button', { name: 'Abandon…' }).click({ timeout: 60_000 });
@@ -341,12 +360,27 @@ describe('the console', () => {
     await page.getByText('Abandoned', { exact: true }).first().waitFor();
     await card.waitFor({ state: 'detached' });
     assert.equal((await recoveries('?executorId=older-2'))[0].status, 'ABANDONED');
+    const other = page.getByRole('article', { name: 'Stranded: older-3' });
+    await other.getByRole('button', { name: 'Cancel them…' }).click();
+    await page.getByRole('dialog').getByRole('heading', { name: 'Cancel 3 workflows' }).waitFor();
+    await page.screenshot({ path: join(ARTIFACTS, 'stranded-cancel-light.png') });
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel them' }).click();
+    await page.getByRole('dialog').getByRole('heading', { name: '3 of 3 cancelled' }).waitFor();
+    await page.getByRole('dialog').getByRole('button', { name: 'Close' }).click();
+    await other.waitFor({ state: 'detached', timeout: 60_000 });
+    assert.deepEqual(await pending('older-3'), []);
   });
 
   it('shows what each version holds', async () => {
     await page.goto(path('/versions'));
     await page.getByRole('row', { name: new RegExp(`^${V1}`) }).waitFor();
-    await page.getByRole('row', { name: new RegExp(`^${OLD}`) }).waitFor();
+    const old = page.getByRole('row', { name: new RegExp(`^${OLD}`) });
+    const current = page.getByRole('row', { name: new RegExp(`^${V1}`) });
+    await old.getByText('latest', { exact: true }).waitFor();
+    await current.getByRole('button', { name: 'Make latest' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Make it the latest' }).click();
+    await page.getByText('Latest version set').waitFor();
+    await current.getByText('latest', { exact: true }).waitFor();
   });
 
   it('makes and deletes alerting rules', async () => {
@@ -382,6 +416,15 @@ describe('the console', () => {
     await dialog.getByLabel('Address').fill(`http://127.0.0.1:${receiver.address().port}/hook`);
     await dialog.getByLabel('Body').fill('{"said": {{ message }}}');
     await dialog.getByRole('button', { name: 'Make the channel' }).click();
+    await server.call('POST', `/apps/${APP}/alerting-rules`, { ruleType: 'StrandedRecovery', ruleMetadata: {} });
+    await page.goto(path('/alerts'));
+    await page.getByRole('row', { name: /strand/i }).getByRole('button', { name: 'Choose…' }).click();
+    await page.getByRole('dialog').getByText('ops', { exact: true }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Channels saved').waitFor();
+    const [rule] = await server.call('GET', `/apps/${APP}/alerting-rules`);
+    assert.deepEqual(rule.channels, ['ops']);
+    await page.goto('/channels');
     const row = page.getByRole('row', { name: /^ops/ });
     await row.getByRole('button', { name: 'Send a test' }).click();
     await page.getByText('ops took the test').waitFor();
@@ -426,6 +469,42 @@ describe('the console', () => {
     await page.getByLabel('Delete completed workflows that are older than').fill('');
     await page.getByRole('button', { name: 'Save the limits' }).click();
     await eventually('it is cleared', async () => (await server.call('GET', `/apps/${APP}`)).gcTimeThresholdMs === null);
+  });
+
+  it('decides who may take the work of the dead, and whether values are seen', async () => {
+    await page.goto(path('/settings'));
+    await page.getByRole('combobox', { name: 'Recovery policy' }).click();
+    await page.getByRole('option', { name: /latest version/ }).click();
+    await page.getByText('A workflow whose steps changed between the versions fails').waitFor();
+    await page.getByText('Metadata only.').click();
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
+    await page.getByText('Settings saved').first().waitFor();
+    const saved = await server.call('GET', `/apps/${APP}`);
+    assert.deepEqual([saved.recoveryPolicy, saved.privateMode], ['latest', true]);
+    await server.call('PATCH', `/apps/${APP}`, { recoveryPolicy: 'same-version', privateMode: false });
+  });
+
+  it('registers an application and deletes it, when its name is typed', async () => {
+    await server.call('PUT', '/apps/mistake', {});
+    await page.goto('/apps/mistake/settings');
+    await page.getByRole('button', { name: 'Delete the application…' }).click();
+    const verb = page.getByRole('dialog').getByRole('button', { name: 'Delete' });
+    assert(await verb.isDisabled());
+    await page.getByRole('dialog').getByLabel('Type mistake to confirm').fill('mistake');
+    await verb.click();
+    await page.getByText('mistake was deleted').waitFor();
+    assert.deepEqual((await server.call('GET', '/apps')).map((each) => each.name), [APP]);
+  });
+
+  it('tells who did what', async () => {
+    await page.goto('/audit');
+    await page.getByLabel('Operation', { exact: true }).fill('application.delete');
+    const row = page.getByRole('row', { name: /application\.delete.*SEGNO_ADMIN_KEY/ });
+    await row.getByRole('button', { name: 'Details' }).click();
+    await page.getByRole('dialog').getByText('application mistake').waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByLabel('Operation', { exact: true }).fill('nobody.does_this');
+    await page.getByText('Nobody did that').waitFor();
   });
 
   it('offers nothing that a key may not do', async () => {
@@ -488,6 +567,23 @@ describe('the console', () => {
     await page.keyboard.press('Escape');
   });
 
+  it('follows the system’s theme until one is chosen, and moves nothing for those who ask for rest', async () => {
+    const own = await openTab(browser, { url: server.url, key: server.adminKey, theme: 'dark' });
+    await own.page.emulateMedia({ reducedMotion: 'reduce', colorScheme: 'dark' });
+    await own.page.goto(path('/recovery'));
+    await own.page.getByRole('heading', { level: 1, name: 'Recovery' }).waitFor();
+    const ground = () => own.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const dark = await ground();
+    await own.page.getByRole('button', { name: 'Theme: system' }).click();
+    await own.page.getByRole('button', { name: 'Theme: light' }).waitFor();
+    assert.notEqual(await ground(), dark);
+    const moving = () => own.page.evaluate(() => document.getAnimations().filter((each) => each.playState === 'running').length);
+    await eventually('nothing moves', async () => (await moving()) === 0);
+    await own.page.emulateMedia({ reducedMotion: 'no-preference' });
+    await eventually('the live dot does', async () => (await moving()) > 0);
+    await own.close();
+  });
+
   it('raised no error in any of this', () => {
     assert.deepEqual(tab.faults, []);
   });
@@ -524,32 +620,24 @@ describe('the console', () => {
         settings: [path('/settings'), 'Settings'],
         keys: ['/keys', 'API keys'],
       };
-      const own = await openTab(browser, { url: server.url, key: server.adminKey, theme });
-      const found = {};
-      for (const [name, [address, heading]] of Object.entries(pages)) {
-        await own.page.goto(address);
-        await own.page.getByRole('heading', { level: 1, name: heading }).waitFor();
-        await own.page.getByRole('status', { name: 'Loading' }).first().waitFor({ state: 'detached' });
-        await own.page.screenshot({ path: join(ARTIFACTS, `${name}-${theme}.png`) });
-        const faults = await accessibilityFaults(own.page);
-        if (faults.length > 0) found[name] = faults;
-      }
-      assert.deepEqual(found, {});
-      assert.deepEqual(own.faults, []);
-      await own.close();
+      await examine(browser, server, theme, pages);
     });
   }
 
   it('fits a phone where it is asked whether something burns', async () => {
     const own = await openTab(browser, { url: server.url, key: server.adminKey, theme: 'dark' });
     await own.page.setViewportSize({ width: 390, height: 800 });
+    const [failed] = await search({ status: ['ERROR', 'SUCCESS'], limit: 1 });
     for (const [name, address] of [
       ['fleet', '/'],
       ['overview', path('')],
       ['recovery', path('/recovery')],
+      ['workflow', path(`/workflows/${encodeURIComponent(failed.workflowId)}`)],
     ]) {
       await own.page.goto(address);
       await own.page.getByRole('heading', { level: 1 }).waitFor();
+      await own.page.getByRole('status', { name: 'Loading' }).first().waitFor({ state: 'detached' });
+      assert.deepEqual(await accessibilityFaults(own.page), [], name);
       assert.equal(await own.page.evaluate(() => document.documentElement.scrollWidth), 390, name);
       await own.page.screenshot({ path: join(ARTIFACTS, `${name}-phone.png`) });
     }
@@ -584,6 +672,14 @@ describe('the console', () => {
     await own.page.goto(path('/workflows'));
     await own.page.getByText('No executor is connected').waitFor();
     await own.page.screenshot({ path: join(ARTIFACTS, 'not-connected-light.png') });
+    // Bulk work waits for somebody to do it, and may be called off.
+    await server.call('POST', `/apps/${APP}/operations`, { kind: 'cancel', filter: { workflowName: ['checkout'] } });
+    await own.page.goto(path('/operations'));
+    await own.page.getByRole('row', { name: /Waiting for an executor/i }).getByRole('button', { name: 'Details' }).click();
+    await own.page.getByRole('dialog').getByRole('button', { name: 'Abort' }).click();
+    await own.page.getByRole('dialog').getByText('Aborted').first().waitFor();
+    await own.page.goto(path('/workflows'));
+    await own.page.getByText('No executor is connected').waitFor();
     start('again');
     await own.page.getByRole('row').nth(2).waitFor({ timeout: 60_000 });
     await own.page.context().setOffline(true);

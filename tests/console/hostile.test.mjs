@@ -8,11 +8,13 @@ import { eventually, openTab, startBrowser, startServer } from './support.mjs';
 const APP = 'shop';
 let server;
 let browser;
+let executorKey;
 
 before(async () => {
   server = await startServer();
   await server.call('PUT', `/apps/${APP}`, {});
   const { token } = await server.call('POST', '/tokens/executors', { permissions: ['websocket.connect'] });
+  executorKey = token;
   server.startExecutor({ app: APP, key: token, id: 'one', version: 'v1', first: 6, rate: 0.01, stepMs: 50 });
   browser = await startBrowser();
 });
@@ -70,6 +72,12 @@ it('shows hostile content as text, everywhere', async () => {
   });
   await server.call('POST', `/tokens/${encodeURIComponent(hostile.slice(0, 60))}`, { permissions: ['metric.read'] });
 
+  // An executor that says hostile things of itself, and is told of in a recovery when it is gone.
+  const loud = server.startExecutor({ app: APP, key: executorKey, id: hostile, version: 'v1', rate: 0.001, stepMs: 60_000 });
+  await eventually('it is connected', async () =>
+    (await server.call('GET', `/apps/${APP}/executors`)).some((each) => each.executorId === hostile),
+  );
+  loud.kill('SIGKILL');
   const own = await openTab(browser, { url: server.url, key: server.adminKey });
   await own.page.addInitScript(() =>
     localStorage.setItem('segno.columns', JSON.stringify({ user: true, schedule: true, queue: true })),
@@ -91,6 +99,9 @@ it('shows hostile content as text, everywhere', async () => {
     alerts: path('/alerts'),
     metrics: path('/metrics?span=24h'),
     queues: path('/queues'),
+    recovery: path('/recovery'),
+    overview: path(''),
+    executors: path('/executors'),
     keys: '/keys',
     audit: '/audit',
   };
@@ -101,6 +112,28 @@ it('shows hostile content as text, everywhere', async () => {
     assert.equal(await own.page.locator('main img, main script').count(), 0, name);
     assert(await own.page.evaluate(() => document.documentElement.scrollWidth <= 1280), `${name} is too wide`);
   }
+  // Text that turns the reading direction turns nothing but itself: each is isolated.
+  await own.page.goto(of(victim.workflowId));
+  await text().waitFor();
+  const turned = await own.page.evaluate(() => {
+    const found = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+    const loose = [];
+    for (let node = found.nextNode(); node; node = found.nextNode()) {
+      if (!node.data.includes('\u202E')) continue;
+      const isolated = ['isolate', 'isolate-override', 'plaintext'];
+      let element = node.parentElement;
+      while (element && !isolated.includes(getComputedStyle(element).unicodeBidi)) element = element.parentElement;
+      if (!element) loose.push(node.data.slice(0, 60));
+    }
+    return loose;
+  });
+  assert.deepEqual(turned, []);
+  // Numbers that no floating-point number holds are shown as they were written.
+  set('workflow_output', 'output', '{"exact": 12345678901234567890123, "half": 9007199254740993}', other.workflowId);
+  set('workflow_status', 'status', 'SUCCESS', other.workflowId);
+  await own.page.goto(of(other.workflowId, '?tab=values'));
+  await own.page.getByText('12345678901234567890123').waitFor();
+  await own.page.getByText('9007199254740993').waitFor();
   await own.page.goto(path('/workflows'));
   await own.page.getByRole('button', { name: 'Views' }).click();
   await own.page.getByRole('menuitem', { name: '<img src=x' }).waitFor();

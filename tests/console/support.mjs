@@ -13,6 +13,7 @@ import { chromium } from 'playwright-core';
 const HERE = dirname(fileURLToPath(import.meta.url));
 const ROOT = resolve(HERE, '../..');
 const TARGET = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target', 'debug');
+export const CHROMIUM = process.env.SEGNO_CHROMIUM ?? '/usr/bin/chromium';
 const AXE = readFileSync(join(HERE, 'node_modules/axe-core/axe.min.js'), 'utf8');
 /** Screenshots of every page, to be looked at. */
 export const ARTIFACTS = resolve(process.env.SEGNO_ARTIFACTS ?? join(HERE, 'artifacts'));
@@ -139,7 +140,7 @@ export async function startServer(env = {}) {
 
 export async function startBrowser() {
   return chromium.launch({
-    executablePath: process.env.SEGNO_CHROMIUM ?? '/usr/bin/chromium',
+    executablePath: CHROMIUM,
     headless: true,
     args: [
       '--no-sandbox',
@@ -182,4 +183,25 @@ export async function accessibilityFaults(page) {
   return violations
     .filter((violation) => ['serious', 'critical'].includes(violation.impact))
     .map((violation) => `${violation.id}: ${violation.nodes[0]?.html} ${violation.nodes[0]?.failureSummary}`);
+}
+
+/**
+ * Looks at pages as a reader in that theme does: each is shown without faults, photographed, and free of what axe calls
+ * serious. `pages` gives for each name the address, the heading and, if there is one, what must be there first.
+ */
+export async function examine(browser, server, theme, pages) {
+  const own = await openTab(browser, { url: server.url, key: server.adminKey, theme });
+  const found = {};
+  for (const [name, [address, heading, ready]] of Object.entries(pages)) {
+    await own.page.goto(address);
+    await own.page.getByRole('heading', { level: 1, name: heading }).waitFor();
+    await own.page.getByRole('status', { name: 'Loading' }).first().waitFor({ state: 'detached' });
+    if (ready) await ready(own.page);
+    await own.page.screenshot({ path: join(ARTIFACTS, `${name}-${theme}.png`) });
+    const faults = await accessibilityFaults(own.page);
+    if (faults.length > 0) found[name] = faults;
+  }
+  assert.deepEqual(found, {});
+  assert.deepEqual(own.faults, []);
+  await own.close();
 }

@@ -1,7 +1,7 @@
-//! Which waiting items may share a statement.
+//! Which waiting items may share a statement, and which must wait for one that is on its way.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 
 use super::{Effect, Item, Work};
 
@@ -15,14 +15,63 @@ enum Touch {
     Exclusive,
 }
 
-/// What may be touched: a workflow's own row, or the events or messages of one name.
-type Touched<'a> = (&'static str, Cow<'a, str>, Cow<'a, str>);
+/// What may be touched, as a number: a workflow's own row, or the events or messages of one name. That two
+/// have the same number once in a blue moon only keeps them from going together.
+type Touched = u64;
 
-fn workflow(id: &str) -> Touched<'_> {
-    ("workflow", Cow::Borrowed(id), Cow::Borrowed(""))
+/// The items of batches that are being written: nothing else that touches the same goes out meanwhile.
+#[derive(Default)]
+pub(super) struct InFlight {
+    numbers: RandomState,
+    /// How many batches touch it.
+    touched: HashMap<Touched, usize>,
 }
 
-fn touches(work: &Work) -> impl Iterator<Item = (Touched<'_>, Touch)> {
+impl InFlight {
+    /// Adds a batch; what is returned is for [`land`](Self::land) when it is written.
+    pub(super) fn launch(&mut self, batch: &[Item]) -> Flight {
+        let mut touched: Vec<Touched> = batch
+            .iter()
+            .flat_map(|item| touches(&item.work, &self.numbers))
+            .map(|(touched, _)| touched)
+            .collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for number in &touched {
+            *self.touched.entry(*number).or_default() += 1;
+        }
+        Flight {
+            touched,
+            items: batch.len(),
+        }
+    }
+
+    pub(super) fn land(&mut self, flight: &Flight) {
+        for number in &flight.touched {
+            if let Some(count) = self.touched.get_mut(number) {
+                *count -= 1;
+                if *count == 0 {
+                    self.touched.remove(number);
+                }
+            }
+        }
+    }
+}
+
+/// A batch on its way.
+pub(super) struct Flight {
+    touched: Vec<Touched>,
+    items: usize,
+}
+
+impl Flight {
+    pub(super) fn items(&self) -> usize {
+        self.items
+    }
+}
+
+fn touches(work: &Work, numbers: &RandomState) -> impl Iterator<Item = (Touched, Touch)> + use<> {
+    let workflow = |id: &str| numbers.hash_one(("workflow", id));
     let (own, other) = match work {
         Work::Start(row) => {
             let parent = row
@@ -48,13 +97,7 @@ fn touches(work: &Work) -> impl Iterator<Item = (Touched<'_>, Touch)> {
                 Effect::GiveBack(_) => Touch::Exclusive,
                 _ => Touch::Shared,
             };
-            let name = name.map(|(kind, name)| {
-                (
-                    kind,
-                    Cow::Borrowed(id.as_str()),
-                    Cow::Borrowed(name.as_str()),
-                )
-            });
+            let name = name.map(|(kind, name)| numbers.hash_one((kind, id, name)));
             (
                 Some((workflow(id), touch)),
                 name.map(|name| (name, Touch::Exclusive)),
@@ -67,38 +110,52 @@ fn touches(work: &Work) -> impl Iterator<Item = (Touched<'_>, Touch)> {
 
 /// Takes the longest run of items from the front that may share a statement, passing over those that may
 /// not; these keep their order. Items whose caller is gone are dropped.
-pub(super) fn take(waiting: &mut VecDeque<Item>, most: usize) -> Vec<Item> {
-    let mut batch = Vec::new();
+///
+/// `alike` says what kind of statement an item needs: all are of the kind of the first.
+pub(super) fn take(
+    waiting: &mut VecDeque<Item>,
+    most: usize,
+    in_flight: &InFlight,
+    alike: impl Fn(&Work) -> bool,
+) -> Vec<Item> {
+    let mut batch: Vec<Item> = Vec::new();
     let mut left = VecDeque::new();
-    let mut touched: HashMap<Touched<'static>, Touch> = HashMap::new();
+    let mut touched: HashMap<Touched, Touch> = HashMap::with_capacity(waiting.len().min(most));
+    let numbers = &in_flight.numbers;
+    let mut kind = None;
     while let Some(item) = waiting.pop_front() {
         if item.reply.is_closed() {
             continue;
         }
-        let free = batch.len() < most
-            && touches(&item.work).all(|(row, touch)| match touched.get(&row) {
-                None => true,
-                Some(earlier) => *earlier == Touch::Shared && touch == Touch::Shared,
+        if batch.len() == most {
+            waiting.push_front(item);
+            break;
+        }
+        let fits = kind.is_none_or(|kind| kind == alike(&item.work));
+        let free = fits
+            && touches(&item.work, numbers).all(|(row, touch)| {
+                let beside = match touched.get(&row) {
+                    None => true,
+                    Some(earlier) => *earlier == Touch::Shared && touch == Touch::Shared,
+                };
+                beside && !in_flight.touched.contains_key(&row)
             });
-        for ((kind, id, name), touch) in touches(&item.work) {
+        for (row, touch) in touches(&item.work, numbers) {
             // What stays behind blocks later items of the same workflow, so that they stay behind it.
             let touch = if free { touch } else { Touch::Exclusive };
-            let row = (
-                kind,
-                Cow::Owned(id.into_owned()),
-                Cow::Owned(name.into_owned()),
-            );
             let entry = touched.entry(row).or_insert(touch);
             if touch == Touch::Exclusive {
                 *entry = touch;
             }
         }
         if free {
+            kind = kind.or_else(|| Some(alike(&item.work)));
             batch.push(item)
         } else {
             left.push_back(item)
         }
     }
+    left.append(waiting);
     *waiting = left;
     batch
 }
@@ -165,7 +222,7 @@ mod tests {
         let mut batches = Vec::new();
         while !waiting.is_empty() {
             batches.push(
-                take(&mut waiting, 10)
+                take(&mut waiting, 10, &InFlight::default(), |_| true)
                     .iter()
                     .map(label)
                     .collect::<Vec<_>>()
@@ -176,6 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_batch_on_its_way_touches_waits_for_it() {
+        let item = |work| {
+            let (reply, answer) = oneshot::channel();
+            (Item { work, reply }, answer)
+        };
+        let works = [step("a", 1), step("b", 0)];
+        let (mut waiting, _answers): (VecDeque<_>, Vec<_>) = works.into_iter().map(item).unzip();
+        let (first, _answer) = item(step("a", 0));
+        let mut in_flight = InFlight::default();
+        let flight = in_flight.launch(&[first]);
+        let mut taken = || -> Vec<String> {
+            let batch = take(&mut waiting, 10, &in_flight, |_| true);
+            batch.iter().map(label).collect()
+        };
+        assert_eq!(taken(), ["b0"]);
+        assert!(taken().is_empty());
+        in_flight.land(&flight);
+        let batch = take(&mut waiting, 10, &in_flight, |_| true);
+        assert_eq!(batch.iter().map(label).collect::<Vec<_>>(), ["a1"]);
+    }
+
+    #[test]
     fn nobody_pays_for_a_caller_that_left() {
         let (reply, answer) = oneshot::channel();
         drop(answer);
@@ -183,7 +262,7 @@ mod tests {
             work: step("a", 0),
             reply,
         }]);
-        assert!(take(&mut waiting, 10).is_empty());
+        assert!(take(&mut waiting, 10, &InFlight::default(), |_| true).is_empty());
         assert!(waiting.is_empty());
     }
 }

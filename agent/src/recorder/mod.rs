@@ -2,7 +2,9 @@
 //!
 //! One task takes whatever is waiting, writes it in one transaction and answers each caller after the
 //! commit. There is no timer: a batch is what arrived while the last commit was in flight, so alone a
-//! workflow pays one commit a step and a thousand of them share each one.
+//! workflow pays one commit a step and a thousand of them share each one. On Postgres a second batch goes out
+//! over another connection when enough is waiting that this pays (see [`Pace`]); it never touches a workflow that
+//! the first one touches.
 //!
 //! What a write finds comes back in its answer: another owner, a cancelled row, a row that exists. That is
 //! why nothing is read before a step. A batch the database refuses is halved until the row that it
@@ -13,6 +15,7 @@ mod batch;
 mod effects;
 mod gate;
 mod postgres;
+mod quick;
 mod sqlite;
 mod statement;
 mod transaction;
@@ -21,10 +24,13 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::batch::InFlight;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payloads;
@@ -37,6 +43,12 @@ pub(crate) use transaction::{InTransaction, record_in};
 /// Most rows in one commit: keeps one statement's memory and lock time in bounds.
 const MAX_BATCH: usize = 1024;
 
+/// Connections that write at the same time.
+const CONNECTIONS: usize = 2;
+
+/// About what Postgres takes to write a row.
+const ROW: Duration = Duration::from_micros(20);
+
 /// Protocol errors after which a batch is taken to be their cause.
 const GARBLED: u32 = 5;
 
@@ -47,6 +59,8 @@ const QUEUE: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct StartRow {
     pub(crate) workflow_id: String,
+    /// The id was made for this start: nobody else has or had it.
+    pub(crate) id_is_new: bool,
     pub(crate) status: Status,
     pub(crate) name: String,
     pub(crate) inputs: String,
@@ -325,7 +339,7 @@ impl Recorder {
     }
 
     async fn submit(&self, mut work: Work) -> Result<Written> {
-        let _in_flight = InFlight::count(&self.in_flight);
+        let _in_flight = Waits::count(&self.in_flight);
         if let Gate::RepeatsOnly(outcome) = &self.gate {
             return gate::beyond_the_record(outcome, &work);
         }
@@ -354,16 +368,16 @@ impl Recorder {
 }
 
 /// Counts a caller while it waits.
-struct InFlight<'a>(&'a AtomicUsize);
+struct Waits<'a>(&'a AtomicUsize);
 
-impl<'a> InFlight<'a> {
+impl<'a> Waits<'a> {
     fn count(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count)
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -390,6 +404,14 @@ impl Backend {
         }
     }
 
+    /// How many batches may be written at the same time.
+    fn connections(&self) -> usize {
+        match self {
+            Self::Postgres(_) => CONNECTIONS,
+            Self::Sqlite(_) => 1,
+        }
+    }
+
     /// Writes all items in one commit; one answer each, in their order.
     async fn write(&self, app: &str, items: &[Item]) -> Result<Vec<Written>, sqlx::Error> {
         match self {
@@ -397,6 +419,55 @@ impl Backend {
             Self::Sqlite(writer) => writer.write(app, items).await,
         }
     }
+}
+
+/// Takes in what arrives, for as long as more does: those who just got their answers bring the next items in a
+/// moment, and these belong into one batch.
+async fn gather(receiver: &mut mpsc::Receiver<Item>, waiting: &mut VecDeque<Item>) {
+    let mut before = 0;
+    while waiting.len() < MAX_BATCH && waiting.len() > before {
+        before = waiting.len();
+        tokio::task::yield_now().await;
+        while waiting.len() < MAX_BATCH
+            && let Ok(item) = receiver.try_recv()
+        {
+            waiting.push_back(item);
+        }
+    }
+}
+
+/// Decides between one large batch and two at the same time.
+///
+/// Two share the work of writing rows among two of the database's processes, but commits follow one another:
+/// a further batch pays when its rows take longer than a commit.
+#[derive(Default)]
+struct Pace {
+    /// What a batch takes besides its rows: commit and round trip, as of late.
+    commit: Duration,
+}
+
+impl Pace {
+    fn landed(&mut self, items: usize, took: Duration) {
+        let commit = took.saturating_sub(rows(items));
+        self.commit = (self.commit * 7 + commit) / 8;
+    }
+
+    /// How many of the waiting items go out now; none if they had better wait for a batch on its way.
+    fn size(&self, waiting: usize, free: usize, alone: bool) -> usize {
+        let pays = |items: usize| rows(items) > self.commit;
+        match waiting {
+            _ if free == 0 => 0,
+            _ if alone && free > 1 && pays(waiting / 2) => waiting.div_ceil(2),
+            _ if alone || pays(waiting) => waiting,
+            _ => 0,
+        }
+        .min(MAX_BATCH)
+    }
+}
+
+/// About what Postgres takes to write so many rows.
+fn rows(count: usize) -> Duration {
+    ROW * u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 struct Writer {
@@ -408,20 +479,37 @@ struct Writer {
 impl Writer {
     async fn run(self, mut receiver: mpsc::Receiver<Item>) {
         let mut waiting = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                match receiver.recv().await {
-                    Some(item) => waiting.push_back(item),
-                    None => return,
+        let mut in_flight = InFlight::default();
+        let mut flights = FuturesUnordered::new();
+        let mut pace = Pace::default();
+        let mut open = true;
+        while open || !waiting.is_empty() || !flights.is_empty() {
+            gather(&mut receiver, &mut waiting).await;
+            let free = self.backend.connections().saturating_sub(flights.len());
+            let size = pace.size(waiting.len(), free, flights.is_empty());
+            if size > 0 {
+                let batch = batch::take(&mut waiting, size, &in_flight, quick::fits);
+                if !batch.is_empty() {
+                    let flight = in_flight.launch(&batch);
+                    flights.push(async {
+                        let begun = Instant::now();
+                        self.write(batch).await;
+                        (flight, begun.elapsed())
+                    });
+                    continue;
                 }
             }
-            while waiting.len() < MAX_BATCH
-                && let Ok(item) = receiver.try_recv()
-            {
-                waiting.push_back(item);
+            let room = flights.is_empty() || free > 0 && waiting.len() < MAX_BATCH;
+            tokio::select! {
+                Some((flight, took)) = flights.next() => {
+                    pace.landed(flight.items(), took);
+                    in_flight.land(&flight);
+                }
+                item = receiver.recv(), if open && room => match item {
+                    Some(item) => waiting.push_back(item),
+                    None => open = false,
+                },
             }
-            let batch = batch::take(&mut waiting, MAX_BATCH);
-            self.write(batch).await;
         }
     }
 

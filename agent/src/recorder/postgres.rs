@@ -1,12 +1,13 @@
-//! A batch on Postgres: one statement, so one round trip and one commit.
+//! A batch on Postgres: one statement, so one round trip and one commit. First the quick one (see `quick`);
+//! the careful one (see `statement`) where something is in its way, or for what the quick one cannot do.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-use tokio::sync::Mutex;
 
+use super::quick::{self, Quick};
 use super::statement::{
     EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, statement,
 };
@@ -26,11 +27,17 @@ pub(super) struct Writer {
     /// The database's clock as SQL.
     now: String,
     clock: Clock,
-    /// The recorder's own connection, once it is made and until it breaks. Not from the pool, which
-    /// checks a connection with a round trip whenever it is given back.
-    connection: Mutex<Option<PgConnection>>,
-    /// One for each set of kinds that was in a batch; see [`Sorted::kinds`].
-    statements: RwLock<HashMap<usize, Arc<str>>>,
+    /// The recorder's own connections that are not in use. Not from the pool, which checks a connection
+    /// with a round trip whenever it is given back.
+    idle: Mutex<Vec<PgConnection>>,
+    statements: RwLock<HashMap<Form, Arc<str>>>,
+}
+
+/// Which statement: one for each set of kinds that was in a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    Quick(usize),
+    Careful(usize),
 }
 
 impl Writer {
@@ -43,7 +50,7 @@ impl Writer {
             prefix: db.prefix().to_owned(),
             now: db.now_sql().to_owned(),
             clock: db.clock().clone(),
-            connection: Mutex::new(None),
+            idle: Mutex::default(),
             statements: RwLock::default(),
         }
     }
@@ -59,15 +66,19 @@ impl Writer {
         Ok(connection)
     }
 
-    fn statement(&self, kinds: usize) -> Arc<str> {
+    fn statement(&self, form: Form) -> Arc<str> {
         let known = self
             .statements
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(&kinds)
+            .get(&form)
             .cloned();
         known.unwrap_or_else(|| {
-            let text: Arc<str> = statement(kinds)
+            let text = match form {
+                Form::Quick(kinds) => quick::statement(kinds),
+                Form::Careful(kinds) => statement(kinds),
+            };
+            let text: Arc<str> = text
                 .replace("NOW_MS", &self.now)
                 .replace('@', &self.prefix)
                 .into();
@@ -75,7 +86,7 @@ impl Writer {
                 .statements
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            statements.insert(kinds, text.clone());
+            statements.insert(form, text.clone());
             text
         })
     }
@@ -85,21 +96,109 @@ impl Writer {
         app: &str,
         items: &[Item],
     ) -> Result<Vec<Written>, sqlx::Error> {
+        if let Some(quick) = Quick::new(items) {
+            match self.quick(app, &quick).await {
+                Ok(answer) => return self.complete(app, items, &answer).await,
+                // A row is there already: an earlier attempt's own, or somebody else's.
+                Err(error) if is_conflict(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.careful(app, &items.iter().collect::<Vec<_>>()).await
+    }
+
+    async fn quick(&self, app: &str, quick: &Quick<'_>) -> Result<quick::Answer, sqlx::Error> {
+        let query = sqlx::query(AssertSqlSafe(self.statement(Form::Quick(quick.kinds()))));
+        let rows = self.run(quick.bind(query, app, self.clock.now_ms())).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        quick.answer(row)
+    }
+
+    /// The answers after the quick statement. Where it wrote fewer rows than there are items, the careful one
+    /// tells for which, and why.
+    async fn complete(
+        &self,
+        app: &str,
+        items: &[Item],
+        answer: &quick::Answer,
+    ) -> Result<Vec<Written>, sqlx::Error> {
+        let is_open = |item: &Item| match &item.work {
+            Work::Start(_) => !answer.starts,
+            Work::Step(_) => !answer.steps,
+            _ => false,
+        };
+        let open: Vec<&Item> = items.iter().filter(|item| is_open(item)).collect();
+        let mut found = if open.is_empty() {
+            Vec::new()
+        } else {
+            self.careful(app, &open).await?
+        }
+        .into_iter();
+        let answers: Option<Vec<Written>> = items
+            .iter()
+            .map(|item| {
+                if is_open(item) {
+                    found.next()
+                } else {
+                    written(&item.work, answer)
+                }
+            })
+            .collect();
+        answers.ok_or_else(unanswered)
+    }
+
+    async fn careful(&self, app: &str, items: &[&Item]) -> Result<Vec<Written>, sqlx::Error> {
         let sorted = Sorted::new(items);
-        let query = sqlx::query(AssertSqlSafe(self.statement(sorted.kinds())));
-        let query = sorted.bind(query, app, self.clock.now_ms());
-        let mut slot = self.connection.lock().await;
+        let query = sqlx::query(AssertSqlSafe(self.statement(Form::Careful(sorted.kinds()))));
+        let rows = self.run(sorted.bind(query, app, self.clock.now_ms())).await?;
+        sorted.answers(items.len(), &rows)
+    }
+
+    async fn run(&self, query: Query<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
         // Taken out while in use: dropped half-way or broken, it is not used again.
-        let mut connection = match slot.take() {
+        let idle = self.idle().pop();
+        let mut connection = match idle {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         let rows = query.fetch_all(&mut connection).await;
         if !rows.as_ref().is_err_and(super::is_away) {
-            *slot = Some(connection);
+            self.idle().push(connection);
         }
-        sorted.answers(items.len(), &rows?)
+        rows
     }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_conflict(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation())
+}
+
+fn unanswered() -> sqlx::Error {
+    sqlx::Error::Decode("the batch statement left an item unanswered".into())
+}
+
+/// What the quick statement says of an item that it wrote, or of an outcome.
+fn written(work: &Work, answer: &quick::Answer) -> Option<Written> {
+    Some(match work {
+        Work::Start(row) => Written::Start(StartWritten::Row {
+            mine: true,
+            name: row.name.clone(),
+            has_class: false,
+            queue: row.queue.clone(),
+        }),
+        Work::Step(_) => Written::Step(StepWritten::Done),
+        Work::Outcome(row) => {
+            let done = answer.outcomes.as_ref();
+            Written::Outcome(done.is_none_or(|done| done.contains(&row.workflow_id)))
+        }
+        Work::Effect(_) | Work::Send(_) => return None,
+    })
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -144,7 +243,7 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn new(items: &'a [Item]) -> Self {
+    fn new(items: &[&'a Item]) -> Self {
         let mut sorted = Self::default();
         for (index, item) in items.iter().enumerate() {
             match &item.work {
@@ -257,9 +356,7 @@ impl<'a> Sorted<'a> {
             }
         }
         let answers: Option<Vec<Written>> = answers.into_iter().collect();
-        answers.ok_or_else(|| {
-            sqlx::Error::Decode("the batch statement left an item unanswered".into())
-        })
+        answers.ok_or_else(unanswered)
     }
 
     fn answer_of(&self, kind: i32, nth: usize, row: &PgRow) -> Result<Written, sqlx::Error> {

@@ -1,5 +1,5 @@
-//! The one statement that writes a batch on Postgres, put together from parts: one for each kind of item
-//! that is in the batch.
+//! The careful statement that writes a batch on Postgres and finds out for each item what is in its way. It is
+//! put together from parts: one for each kind of item that is in the batch.
 //!
 //! The parts of a statement do not see each other's writes; `batch::take` therefore never lets two items
 //! in that write one row, or of which one should see the other's.
@@ -43,6 +43,9 @@ own AS (
    WHERE workflow_uuid = ANY($15::text[] || $19::text[] || $30::text[])
    ORDER BY workflow_uuid FOR NO KEY UPDATE)";
 
+// Where an id is compared with `ANY` and, as an expression (`|| ''`), with another part's, the index is to be
+// used with the list of ids, once: with both it would be searched for each id with the whole list again.
+
 /// A start that meets an existing row updates nothing in effect but returns that row; one that made a new
 /// row also removes what a deleted workflow of the same id may have left behind.
 const INSERT: &str = r"
@@ -66,10 +69,10 @@ ins AS (
   RETURNING workflow_uuid, name, class_name, config_name, queue_name, creator_xid, (xmax = 0) AS fresh),
 stale_steps AS (
   DELETE FROM @operation_outputs o USING ins
-   WHERE ins.fresh AND o.workflow_uuid = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
+   WHERE ins.fresh AND o.workflow_uuid || '' = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
 stale_output AS (
   DELETE FROM @workflow_output o USING ins
-   WHERE ins.fresh AND o.workflow_uuid = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
+   WHERE ins.fresh AND o.workflow_uuid || '' = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
 input AS (
   INSERT INTO @workflow_input (workflow_uuid, inputs)
   SELECT s.id, s.inputs FROM start s JOIN ins ON ins.workflow_uuid = s.id AND ins.fresh
@@ -163,7 +166,7 @@ done AS (
   UPDATE @workflow_status w
      SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = NOW_MS, completed_at = NOW_MS
     FROM outcome o JOIN own ON own.workflow_uuid = o.id AND own.owner_xid = o.token
-   WHERE w.workflow_uuid = o.id AND w.workflow_uuid = ANY($30::text[])
+   WHERE w.workflow_uuid || '' = o.id AND w.workflow_uuid = ANY($30::text[])
      AND w.status = 'PENDING' AND w.owner_xid = o.token
   RETURNING w.workflow_uuid),
 output AS (

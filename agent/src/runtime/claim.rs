@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::limits::{self, Limits};
@@ -20,7 +22,11 @@ use crate::system_database::{
 use crate::transaction::from_database;
 
 /// Most rows taken by one statement: the rest is left for other executors a moment longer.
-const CHUNK: usize = 100;
+const CHUNK: usize = 200;
+
+/// The queues are not looked at more often than this, however many runs are enqueued and end: what came
+/// meanwhile is taken together.
+const PACE: Duration = Duration::from_millis(4);
 
 /// A row this process now owns.
 pub(super) struct Claimed {
@@ -33,15 +39,17 @@ pub(super) struct Claimed {
 
 /// Takes work until shutdown begins.
 pub(super) async fn run(runtime: Arc<Runtime>) {
+    let mut next_look = Instant::now();
     loop {
         let pause = POLL.mul_f64(rand::random_range(0.95..=1.05));
         tokio::select! {
             () = runtime.stopping.cancelled() => return,
-            () = runtime.queue_changed.notified() => {}
+            () = runtime.queue_changed.notified() => tokio::time::sleep_until(next_look).await,
             () = runtime.clock().moved() => {}
             () = tokio::time::sleep(pause) => {}
         }
         let _round = runtime.rounds.claims.begin();
+        next_look = Instant::now() + PACE;
         let mut backoff = Backoff::for_absence();
         while let Err(error) = take_all(&runtime).await {
             if runtime.stopping.is_cancelled() {
@@ -108,13 +116,41 @@ async fn queues(runtime: &Runtime) -> Result<Vec<(String, Limits)>, DatabaseErro
 }
 
 /// Which rows of queues this process may take: of this version (or of none, while this version is the
-/// latest), of this application (or of none), and only workflows that are registered here.
+/// latest), of this application (or of none), and only workflows that are registered here. Each is locked
+/// as `lock` says.
+///
+/// On Postgres every queue is read along its index in the order in which it is worked on, so that a long
+/// queue costs no more than a short one.
 pub(super) fn candidates(
     runtime: &Runtime,
     statement: Statement,
     queues: &[String],
     partition: Option<&str>,
     room: usize,
+    lock: &str,
+) -> Statement {
+    let limit = i64::try_from(room).unwrap_or(i64::MAX);
+    if statement.dialect() == Dialect::Sqlite || queues.len() == 1 {
+        return of_queues(runtime, statement, queues, partition, limit).push(lock);
+    }
+    let queues = queues.to_vec();
+    let statement = statement
+        .push("SELECT c.workflow_uuid FROM unnest(CAST(")
+        .bind_list(&queues)
+        .push(" AS text[])) AS q(name) CROSS JOIN LATERAL (");
+    of_queues(runtime, statement, &[], partition, limit)
+        .push(lock)
+        .push(") c ORDER BY c.priority, c.created_at LIMIT ")
+        .bind(limit)
+}
+
+/// The candidates of these queues; without any, of the one that is `q` in the statement around this.
+fn of_queues(
+    runtime: &Runtime,
+    statement: Statement,
+    queues: &[String],
+    partition: Option<&str>,
+    limit: i64,
 ) -> Statement {
     let names: Vec<String> = runtime
         .registry
@@ -122,9 +158,20 @@ pub(super) fn candidates(
         .map(|workflow| workflow.name.clone())
         .collect();
     let scope = Scope::of(runtime.app_name());
-    let mut statement = statement
-        .push("SELECT workflow_uuid FROM @workflow_status WHERE status = 'ENQUEUED' AND ")
-        .any_of("queue_name", queues);
+    let columns = if queues.is_empty() {
+        "workflow_uuid, priority, created_at"
+    } else {
+        "workflow_uuid"
+    };
+    let statement = statement
+        .push("SELECT ")
+        .push(columns)
+        .push(" FROM @workflow_status WHERE status = 'ENQUEUED' AND ");
+    let mut statement = match queues {
+        [] => statement.push("queue_name = q.name"),
+        [queue] => statement.push("queue_name = ").bind(queue),
+        _ => statement.any_of("queue_name", queues),
+    };
     if let Some(partition) = partition {
         statement = statement
             .push(" AND queue_partition_key = ")
@@ -144,19 +191,25 @@ pub(super) fn candidates(
         .push(" AND ")
         .any_of("name", &names)
         .push(" AND COALESCE(class_name, '') = '' ORDER BY priority, created_at LIMIT ")
-        .bind(i64::try_from(room).unwrap_or(i64::MAX))
+        .bind(limit)
+}
+
+/// How candidates are locked: SQLite has one writer at a time.
+pub(super) fn lock(dialect: Dialect, lock: &'static str) -> &'static str {
+    match dialect {
+        Dialect::Postgres => lock,
+        Dialect::Sqlite => "",
+    }
 }
 
 /// Makes the candidates this process's own.
 pub(super) fn take_candidates(
     runtime: &Runtime,
     candidates: Statement,
-    lock: &str,
     token: &str,
     rate_limited: bool,
 ) -> Statement {
     candidates
-        .push_for(Dialect::Postgres, lock)
         .push(") UPDATE @workflow_status SET status = 'PENDING', owner_xid = ")
         .bind(token)
         .push(", application_version = ")
@@ -197,21 +250,16 @@ async fn claim(
     room: usize,
 ) -> Result<Vec<Claimed>, DatabaseError> {
     let db = &runtime.db.system;
-    let look = candidates(runtime, db.sql(""), queues, None, room);
+    let look = candidates(runtime, db.sql(""), queues, None, room, "");
     // A look costs a reader nothing; taking costs SQLite its one write lock.
     if db.dialect() == Dialect::Sqlite && db.read(look).await?.is_empty() {
         return Ok(Vec::new());
     }
     let token = Uuid::new_v4().to_string();
     let with = db.sql("WITH candidate AS (");
-    let candidates = candidates(runtime, with, queues, None, room);
-    let take = take_candidates(
-        runtime,
-        candidates,
-        " FOR UPDATE SKIP LOCKED",
-        &token,
-        false,
-    );
+    let lock = lock(db.dialect(), " FOR UPDATE SKIP LOCKED");
+    let candidates = candidates(runtime, with, queues, None, room, lock);
+    let take = take_candidates(runtime, candidates, &token, false);
     read_claimed(&db.write_returning(take).await?, &token)
 }
 
@@ -301,13 +349,14 @@ async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Recor
     let inputs = db
         .sql("SELECT workflow_uuid, inputs FROM @workflow_input WHERE ")
         .any_of("workflow_uuid", ids);
-    for row in db.read(inputs).await? {
-        records.entry(row.required("workflow_uuid")?).or_default().0 = row.text("inputs")?;
-    }
     let steps = db
         .sql("SELECT workflow_uuid, function_id, function_name, output, error, child_workflow_id FROM @operation_outputs WHERE ")
         .any_of("workflow_uuid", ids);
-    for row in db.read(steps).await? {
+    let (inputs, steps) = tokio::try_join!(db.read(inputs), db.read(steps))?;
+    for row in inputs {
+        records.entry(row.required("workflow_uuid")?).or_default().0 = row.text("inputs")?;
+    }
+    for row in steps {
         let recorded = Recorded {
             name: row.required("function_name")?,
             output: row.text("output")?,

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use super::{POLL, Runtime, wakeup};
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execution::Ending;
+use crate::execution::{Ending, Ends};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row};
 use crate::workflow::foreign;
@@ -35,6 +35,14 @@ pub(crate) enum Outcome {
     Parked(Option<Error>),
 }
 
+/// How expected runs will tell of their end, and how many of them there may be before those are looked for
+/// that nobody expects any more.
+#[derive(Default)]
+struct Expected {
+    runs: HashMap<String, watch::Sender<Option<Ending>>>,
+    look_at: usize,
+}
+
 type Waiters = Vec<oneshot::Sender<Result<Outcome>>>;
 
 /// A process that waits says so this often; after twice that, it is not believed to wait any more.
@@ -44,6 +52,8 @@ const SAY_WAITING: Duration = Duration::from_secs(30);
 pub(super) struct Completions {
     waiting: Mutex<HashMap<String, Waiters>>,
     look: Notify,
+    /// Runs that were enqueued here and for whose end somebody holds a handle, until they begin here.
+    expected: Mutex<Expected>,
     /// This process, among those that wait.
     instance: String,
     /// Until when another process is believed to wait, in epoch milliseconds.
@@ -55,6 +65,7 @@ impl Default for Completions {
         Self {
             waiting: Mutex::default(),
             look: Notify::new(),
+            expected: Mutex::default(),
             instance: Uuid::new_v4().to_string(),
             awaited_until: AtomicI64::new(0),
         }
@@ -70,6 +81,28 @@ impl Completions {
         receiver
             .await
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::ShuttingDown)))
+    }
+
+    /// A run was enqueued here: if it runs here, too, its end is told without a look at the database.
+    pub(super) fn expect(&self, id: &str) -> Ends {
+        let ending = watch::Sender::new(None);
+        let ends = ending.subscribe();
+        let mut expected = self.expected();
+        if expected.runs.len() >= expected.look_at {
+            expected.runs.retain(|_, ending| !ending.is_closed());
+            expected.look_at = (2 * expected.runs.len()).max(1024);
+        }
+        expected.runs.insert(id.to_owned(), ending);
+        ends
+    }
+
+    /// A run begins here; the way to tell of its end if it was expected.
+    pub(super) fn begins(&self, id: &str) -> Option<watch::Sender<Option<Ending>>> {
+        self.expected().runs.remove(id)
+    }
+
+    fn expected(&self) -> std::sync::MutexGuard<'_, Expected> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something may have ended.

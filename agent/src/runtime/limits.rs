@@ -11,7 +11,7 @@ use rand::seq::SliceRandom as _;
 use uuid::Uuid;
 
 use super::Runtime;
-use super::claim::{Claimed, candidates, dispatch, read_claimed, room, take_candidates};
+use super::claim::{self, Claimed, candidates, dispatch, read_claimed, room, take_candidates};
 use crate::recorder::is_contention;
 use crate::system_database::{DatabaseError, Isolation, QueueRow, Scope, Statement};
 
@@ -266,8 +266,9 @@ async fn take_from(
     let with = db.sql("WITH candidate AS (");
     let queues = [queue.to_owned()];
     let most = usize::try_from(most).unwrap_or(0);
-    let candidates = candidates(runtime, with, &queues, partition, most);
-    let take = take_candidates(runtime, candidates, lock, &token, limits.rate_limited());
+    let lock = claim::lock(db.dialect(), lock);
+    let candidates = candidates(runtime, with, &queues, partition, most, lock);
+    let take = take_candidates(runtime, candidates, &token, limits.rate_limited());
     let rows = transaction.fetch(take).await?;
     transaction.commit().await?;
     read_claimed(&rows, &token)

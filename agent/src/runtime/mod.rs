@@ -282,6 +282,9 @@ impl Runtime {
     }
 
     async fn start_here(self: &Arc<Self>, row: StartRow) -> Result<Started> {
+        // Before it is committed: it may begin here at once.
+        let expected =
+            (row.status != Status::Pending).then(|| self.completions.expect(&row.workflow_id));
         let (mine, queue) = match self.recorder.start(row.clone()).await? {
             StartWritten::ParentNotOwner => return Ok(Started::ParentLost),
             StartWritten::ParentTaken => {
@@ -325,7 +328,7 @@ impl Runtime {
         }
         if row.status != Status::Pending {
             self.wake_all();
-            return Ok(Started::Yes(None));
+            return Ok(Started::Yes(expected));
         }
         let origin = Origin {
             id: row.workflow_id,
@@ -347,7 +350,8 @@ impl Runtime {
 
     /// Runs a workflow whose row this process owns.
     pub(crate) fn begin(self: &Arc<Self>, origin: Origin, input: StoredInput) -> Ends {
-        let execution = Execution::new(self.clone(), origin);
+        let ending = self.completions.begins(&origin.id);
+        let execution = Execution::new(self.clone(), origin, ending);
         let ends = execution.ends();
         let earlier = self
             .running()
@@ -421,13 +425,17 @@ impl Runtime {
         local: Option<Ends>,
         inside: bool,
     ) -> Result<Outcome> {
-        let local = local.or_else(|| self.execution(id).map(|execution| execution.ends()));
-        if let Some(mut ends) = local {
-            let ending = ends
-                .wait_for(Option::is_some)
-                .await
-                .ok()
-                .and_then(|ending| ending.clone());
+        let running = self.execution(id).map(|execution| execution.ends());
+        // A run that was enqueued here may begin here yet, or elsewhere.
+        let may_end_elsewhere = running.is_none();
+        if let Some(mut ends) = running.or(local) {
+            let ended = ends.wait_for(Option::is_some);
+            let ending = tokio::select! {
+                biased;
+                ending = ended => ending.ok().and_then(|ending| ending.clone()),
+                outcome = self.completions.wait(id), if may_end_elsewhere => return outcome,
+                () = self.killed.cancelled(), if may_end_elsewhere => None,
+            };
             match ending {
                 Some(Ending::Recorded(Ok(text))) => return Ok(Outcome::Success(text)),
                 Some(Ending::Recorded(Err(error))) => return Ok(Outcome::Error(error)),

@@ -136,6 +136,16 @@ impl Statement {
         }
     }
 
+    /// Appends a parameter that is an array (Postgres).
+    pub(crate) fn bind_list(self, values: &[String]) -> Self {
+        self.bind_value(Value::TextList(values.to_vec()))
+    }
+
+    /// The database this is for.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Appends the condition that `column` is one of `values`.
     pub(crate) fn any_of(self, column: &str, values: &[String]) -> Self {
         let list = Value::TextList(values.to_vec());

@@ -140,8 +140,13 @@ fn full(
         .into_iter()
         .filter_map(|(name, limit, total)| Some((name, limit?, total?)))
         .find(|(_, _, total)| running >= *total)?;
+    let workflows = if running == 1 {
+        "workflow"
+    } else {
+        "workflows"
+    };
     let text =
-        format!("its queue runs {running} workflows, as many as its {name} of {limit} allows");
+        format!("its queue runs {running} {workflows}, as many as its {name} of {limit} allows");
     Some(
         Explanation::new(ExplanationCode::QueueFull, text)
             .detail("limitedBy", name)

@@ -26,7 +26,7 @@ use crate::telemetry::exposition::{Format, Sample, render};
 /// Applications asked at a time for one scrape.
 const AT_ONCE: usize = 32;
 
-/// A count over an interval.
+/// A count over an interval, or the depth of a queue at its end.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metric {
@@ -34,9 +34,9 @@ pub struct Metric {
     pub app_id: String,
     /// Length of the interval, seconds
     pub granularity: i32,
-    /// Name of the workflow or step; for recoveries, the application version
+    /// Name of the workflow, step or queue; for recoveries, the application version
     pub metric_name: String,
-    /// What was counted: workflow_count, step_count, recovery_count
+    /// What was counted: workflow_count, step_count, recovery_count, queue_depth
     pub metric_type: String,
     /// Start of the interval
     pub time_bucket: Timestamp,

@@ -88,6 +88,8 @@ pub async fn run(args: DevArgs, format: LogFormat, filter: &str) -> anyhow::Resu
     let shutdown = CancellationToken::new();
     let mut config = Config::local(sqlite_url(&place.server_database()));
     config.listen = address;
+    // Nobody looks at a demonstration for as long as it takes to see much at the usual pace.
+    config.policies.metrics_every = Duration::from_secs(15);
     let mut server = tokio::spawn(crate::serve(config, listener, shutdown.clone()));
 
     let client = Client::new(&format!("http://{address}"), &args.app)?;

@@ -196,7 +196,7 @@ impl Link {
         match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(CallError::Lost),
-            Err(_) => match self.outbox().give_up(&request_id) {
+            Err(_) => match self.give_up(&request_id) {
                 Some(_) => {
                     self.suspect.notify_one();
                     Err(CallError::TimedOut)
@@ -204,6 +204,13 @@ impl Link {
                 None => Err(CallError::NotSent("it is busy with earlier requests")),
             },
         }
+    }
+
+    /// Nobody waits for the answer any more, which may let another request go.
+    fn give_up(&self, request_id: &str) -> Option<Instant> {
+        let sent = self.outbox().give_up(request_id);
+        self.wake.notify_one();
+        sent
     }
 
     /// Ends the connection. The first reason counts.
@@ -533,7 +540,7 @@ struct GiveUp<'a> {
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.link.outbox().give_up(self.request_id);
+            self.link.give_up(self.request_id);
         }
     }
 }

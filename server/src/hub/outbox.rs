@@ -100,6 +100,9 @@ pub(super) struct Manners {
     pub(super) in_order: bool,
     /// An export is streamed without a lock, so that any other answer would land inside it (Java).
     pub(super) exclusive_export: bool,
+    /// Two answers finished at the same time cost one of them ("Send pending"), so what somebody
+    /// waits for is asked one after the other (Java).
+    pub(super) one_at_a_time: bool,
 }
 
 impl Manners {
@@ -107,6 +110,7 @@ impl Manners {
         Self {
             in_order: matches!(language, Some("python" | "go")),
             exclusive_export: language == Some("java"),
+            one_at_a_time: language == Some("java"),
         }
     }
 }
@@ -211,12 +215,26 @@ impl Outbox {
             Priority::Probe => held(Priority::Probe) - held(Priority::Recovery) < PROBES,
             Priority::Recovery => held(Priority::Recovery) < OUTSTANDING,
             Priority::Mutation | Priority::Read => {
-                held(Priority::Recovery) < OUTSTANDING && held(Priority::Mutation) < others
+                held(Priority::Recovery) < OUTSTANDING
+                    && held(Priority::Mutation) < others
+                    && !(self.manners.one_at_a_time && self.answer_is_due())
             }
             Priority::Periodic => {
                 held(Priority::Mutation) < others && held(Priority::Periodic) < OUTSTANDING_PERIODIC
             }
         }
+    }
+
+    /// Whether an answer that somebody waits for may come any moment. One that was given up may
+    /// have been lost, and periodic work may take minutes: neither holds up the others.
+    fn answer_is_due(&self) -> bool {
+        self.sent.values().any(|sent| {
+            sent.reply.as_ref().is_some_and(|reply| !reply.is_closed())
+                && matches!(
+                    sent.priority,
+                    Priority::Recovery | Priority::Mutation | Priority::Read
+                )
+        })
     }
 
     /// Hands an incoming message to whoever asked.
@@ -518,6 +536,34 @@ mod tests {
         assert!(drain(&mut outbox).is_empty());
         outbox.answer("export", None, "{}".into());
         assert_eq!(drain(&mut outbox), ["recover"]);
+    }
+
+    #[test]
+    fn java_answers_one_request_at_a_time() {
+        let mut outbox = Outbox::default();
+        outbox.set_manners(Manners::of(Some("java")));
+        let lost = outbox.push(outgoing("lost", Priority::Read)).unwrap();
+        let _next = outbox.push(outgoing("next", Priority::Read)).unwrap();
+        assert_eq!(drain(&mut outbox), ["lost"]);
+        // Neither recovery nor a probe waits for a read.
+        let _recover = outbox
+            .push(outgoing("recover", Priority::Recovery))
+            .unwrap();
+        let _probe = outbox.push(outgoing("probe", Priority::Probe)).unwrap();
+        assert_eq!(drain(&mut outbox), ["probe", "recover"]);
+        outbox.answer("recover", None, "{}".into());
+        assert!(drain(&mut outbox).is_empty());
+        // The answer was lost: its place is free as soon as nobody waits for it.
+        drop(lost);
+        outbox.give_up("lost");
+        assert_eq!(drain(&mut outbox), ["next"]);
+        outbox.answer("next", None, "{}".into());
+        // Retention may take minutes and holds up nobody.
+        let _periodic = outbox
+            .push(outgoing("retention", Priority::Periodic))
+            .unwrap();
+        let _after = outbox.push(outgoing("after", Priority::Mutation)).unwrap();
+        assert_eq!(drain(&mut outbox), ["after", "retention"]);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Stored metrics: how many workflows began, steps ended and executors were recovered since the last
-//! round.
+//! round, and how many workflows wait on each queue at its end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use segno_protocol::{GetMetrics, MetricRecord, WireTime};
+use segno_protocol::{
+    AggregateFilter, GetMetrics, GetWorkflowAggregates, MetricRecord, WireTime, WorkflowAggregates,
+};
 
 use super::{Context, ms};
 use crate::hub::{Class, HubError, Target};
@@ -12,6 +15,8 @@ use crate::store::apps::AppRow;
 use crate::store::metrics::MetricRow;
 
 const JOB: &str = "metrics";
+/// Status of a workflow that waits on a queue.
+const WAITING: &str = "ENQUEUED";
 const DEADLINE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(180);
 /// A longer gap is not made up for.
@@ -86,9 +91,48 @@ async fn collect(context: &Context, app: &AppRow, from: i64, to: i64) -> Result<
             record.value.round() as i64,
         )
     });
-    let rows: Vec<MetricRow> = recovered.chain(counted).take(MOST).collect();
+    let waiting = depths(context, app).await;
+    let waiting = waiting
+        .into_iter()
+        .map(|(queue, count)| row("queue_depth".to_owned(), queue, count));
+    let rows: Vec<MetricRow> = recovered.chain(waiting).chain(counted).take(MOST).collect();
     context.store.insert_app_metrics(&app.id, &rows).await?;
     Ok(to)
+}
+
+/// How many workflows wait on each queue that has any. Of an application that does not say, none is known: the counts
+/// of the round are worth keeping without.
+async fn depths(context: &Context, app: &AppRow) -> BTreeMap<String, i64> {
+    let body = WorkflowAggregates {
+        group_by_queue_name: true,
+        group_by_status: true,
+        select_count: true,
+        filter: AggregateFilter {
+            status: vec![WAITING.to_owned()],
+            application_name: vec![app.name.clone()],
+            ..AggregateFilter::default()
+        },
+        ..WorkflowAggregates::default()
+    };
+    let (message, class) = (GetWorkflowAggregates { body }, Class::Background(DEADLINE));
+    let asked = context
+        .hub
+        .request(app, Target::AnyHealthy, &message, class);
+    let groups = match asked.await {
+        Ok(answer) => answer.output,
+        Err(error) => {
+            tracing::debug!(app = app.name, %error, "the queues' depths could not be collected");
+            Vec::new()
+        }
+    };
+    let mut depths = BTreeMap::new();
+    for mut row in groups {
+        let mut key = |name: &str| row.group.remove(name).flatten();
+        if let (Some(WAITING), Some(queue)) = (key("status").as_deref(), key("queue_name")) {
+            *depths.entry(queue).or_default() += row.count.unwrap_or(0);
+        }
+    }
+    depths
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Stored metrics of applications: counts of an interval.
+//! Stored metrics of applications: counts of an interval, and depths of queues at its end.
 
 use sqlx::Row;
 
@@ -10,9 +10,9 @@ const KEPT: i64 = 30 * 24 * 3600 * 1000;
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricRow {
-    /// `workflow_count`, `step_count` or `recovery_count`.
+    /// `workflow_count`, `step_count`, `recovery_count` or `queue_depth`.
     pub metric_type: String,
-    /// Name of the workflow or step; of a recovery, the application version.
+    /// Name of the workflow, step or queue; of a recovery, the application version.
     pub metric_name: String,
     /// Start of the interval, epoch milliseconds.
     pub time_bucket: i64,

@@ -2196,7 +2196,7 @@ export interface components {
             /** @description What it is: a periodic job, `recovery` or `operation` */
             work: string;
         };
-        /** @description A count over an interval. */
+        /** @description A count over an interval, or the depth of a queue at its end. */
         Metric: {
             /** @description Id of the application */
             appId: string;
@@ -2205,9 +2205,9 @@ export interface components {
              * @description Length of the interval, seconds
              */
             granularity: number;
-            /** @description Name of the workflow or step; for recoveries, the application version */
+            /** @description Name of the workflow, step or queue; for recoveries, the application version */
             metricName: string;
-            /** @description What was counted: workflow_count, step_count, recovery_count */
+            /** @description What was counted: workflow_count, step_count, recovery_count, queue_depth */
             metricType: string;
             /** Format: date-time */
             timeBucket: string;

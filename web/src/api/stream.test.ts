@@ -15,7 +15,8 @@ it('renews what a change concerns, in that application only', () => {
   const told = new Set(['executor'] as const);
   expect(isMadeOld(key(`${APP}/executors`), 'shop', told)).toBe(true);
   expect(isMadeOld(key(`${APP}/deployments`), 'shop', told)).toBe(true);
-  expect(isMadeOld(key(`${APP}/recoveries`), 'shop', told)).toBe(false);
+  expect(isMadeOld(key(`${APP}/recoveries`), 'shop', told)).toBe(true);
+  expect(isMadeOld(key(`${APP}/operations`), 'shop', told)).toBe(false);
   expect(isMadeOld(key(`${APP}/executors`, 'other'), 'shop', told)).toBe(false);
   expect(isMadeOld(['workflows', 'shop', '{}'], 'shop', told)).toBe(false);
 });

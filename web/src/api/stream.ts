@@ -11,7 +11,8 @@ const APP = '/v2/orgs/{orgName}/apps/{appName}';
 
 /** The reads that each kind of change makes old, by the end of their path. */
 const MADE_OLD: Record<Told, string[]> = {
-  executor: ['/executors', '/deployments', '/explain'],
+  // That one is lost opens a recovery in grace, which is told as the loss only.
+  executor: ['/executors', '/recoveries', '/deployments', '/explain'],
   recovery: ['/recoveries', '/deployments', '/explain'],
   operation: ['/operations', '/operations/{operationId}'],
   ready: [

@@ -1,5 +1,6 @@
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { useMemo } from 'react';
+import { useMay } from '~/api/may';
 import { read } from '~/api/queries';
 import { BarChart, type Series } from '~/ui/Chart';
 import { useNow } from '~/ui/clock';
@@ -9,6 +10,7 @@ import { count, duration } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
 import { timeWindow } from '../fleet/outcomes';
+import { type Depths, depthOf, depths } from './depth';
 import { type By, type Group, groups, type Span, times, together } from './groups';
 import s from './Metrics.module.css';
 import { type MetricsView, SPANS, type SpanName } from './view';
@@ -43,6 +45,7 @@ export function MetricsPage(props: { app: string; view: MetricsView; onView: (vi
     [query.data, view.by, span],
   );
   const chosen = all.find((group) => group.name === view.name);
+  const waiting = useDepths(app, span, view.by === 'queue');
   const shown = useMemo(() => chosen ?? together(all, span), [chosen, all, span]);
   return (
     <Page
@@ -69,7 +72,7 @@ export function MetricsPage(props: { app: string; view: MetricsView; onView: (vi
     >
       <Loaded query={query}>
         {() =>
-          all.length === 0 ? (
+          all.length === 0 && !heldAnything(waiting) ? (
             <Panel>
               <Empty title="Nothing to measure">{WORDS[view.by].none}</Empty>
             </Panel>
@@ -87,11 +90,13 @@ export function MetricsPage(props: { app: string; view: MetricsView; onView: (vi
                 </div>
               )}
               <Charts by={view.by} group={shown} span={span} />
+              {view.by === 'queue' && waiting && <Waiting all={waiting} name={chosen?.name} span={span} />}
               <Panel flush>
                 <GroupTable
                   by={view.by}
                   all={all}
                   span={span}
+                  waiting={waiting}
                   chosen={chosen?.name}
                   onChoose={(name) => onView({ ...view, name: name === view.name ? undefined : name })}
                 />
@@ -139,6 +144,63 @@ function useFigures(app: string, { by, span: name }: MetricsView) {
     enabled: by === 'step',
   });
   return { span, query: by === 'step' ? steps : workflows };
+}
+
+/** How many waited on each queue, as the server measured it and as it is now; null where that is not to be known. */
+function useDepths(app: string, span: Span, enabled: boolean): Depths | null {
+  const may = useMay()('metric.read');
+  const stored = useQuery({
+    ...read.metrics(app, {
+      // With what was measured shortly before, which holds until the next measurement.
+      startTime: new Date(span.start - 900_000).toISOString(),
+      endTime: new Date(span.end).toISOString(),
+    }),
+    ...useRenewal(15_000),
+    placeholderData: keepPreviousData,
+    enabled: enabled && may,
+  });
+  const active = useQuery({
+    ...read.aggregates(app, { groupByQueueName: true, selectCount: true, status: ['ENQUEUED'] }),
+    ...useRenewal(5_000),
+    enabled,
+  });
+  return useMemo(() => {
+    if (!stored.data || !active.data) return null;
+    const now = new Map<string, number>();
+    for (const { group, count: size } of active.data)
+      if (group.queue_name) now.set(group.queue_name, size ?? 0);
+    return depths(stored.data, now, span);
+  }, [stored.data, active.data, span]);
+}
+
+function heldAnything(waiting: Depths | null): boolean {
+  return waiting !== null && [...waiting.values()].some((values) => values.some((value) => value > 0));
+}
+
+function Waiting({ all, name, span }: { all: Depths; name: string | undefined; span: Span }) {
+  const at = useMemo(() => times(span), [span]);
+  const values = useMemo(() => depthOf(all, span, name), [all, name, span]);
+  const series = useMemo((): Series[] => [{ label: 'Waiting', tone: 'wait', values }], [values]);
+  const [now, most] = [values.at(-1) ?? 0, values.reduce((a, b) => Math.max(a, b), 0)];
+  return (
+    <Panel
+      title={
+        <div className="row wrap" style={{ gap: 12 }}>
+          <h2>Queue depth</h2>
+          <span className="muted num">
+            {count(now)} waiting now, {count(most)} at most
+          </span>
+        </div>
+      }
+    >
+      <BarChart
+        height={150}
+        label={`Queue depth: ${count(now)} waiting now, ${count(most)} at most`}
+        times={at}
+        series={series}
+      />
+    </Panel>
+  );
 }
 
 function outcomes(group: Group): Series[] {
@@ -201,6 +263,7 @@ function GroupTable(props: {
   by: By;
   all: Group[];
   span: Span;
+  waiting: Depths | null;
   chosen: string | undefined;
   onChoose: (name: string) => void;
 }) {
@@ -216,6 +279,7 @@ function GroupTable(props: {
           <th data-num>A minute</th>
           <th data-num>Failed</th>
           <th data-num>{WORDS[by].longest}</th>
+          {by === 'queue' && <th data-num>Waiting now</th>}
           <th className={s.spark}>Over time</th>
         </>
       }
@@ -245,6 +309,15 @@ function GroupTable(props: {
             )}
           </td>
           <td data-num>{group.worst === null ? <span className="muted">–</span> : duration(group.worst)}</td>
+          {by === 'queue' && (
+            <td data-num>
+              {props.waiting ? (
+                count(props.waiting.get(group.name)?.at(-1) ?? 0)
+              ) : (
+                <span className="muted">–</span>
+              )}
+            </td>
+          )}
           <td className={s.spark}>
             <Spark group={group} span={span} />
           </td>

@@ -11,7 +11,7 @@ import { Empty, Loaded } from '~/ui/states';
 import { timeWindow } from '../fleet/outcomes';
 import { type Group, groups, type Span, times } from '../metrics/groups';
 import s from '../metrics/Metrics.module.css';
-import { type QueueRow, queueRows } from './queues';
+import { isInternal, type QueueRow, queueRows } from './queues';
 
 /** How much waits where, for how long, and what the limits allow. */
 export function Queues({ app }: { app: string }) {
@@ -96,7 +96,7 @@ function QueueTable({
           <th data-num>Delayed</th>
           <th>Oldest waiting</th>
           <th data-num>Longest wait, 1 h</th>
-          <th>Limits</th>
+          <th className={s.words}>Limits</th>
           <th className={s.spark}>Enqueued in the last hour</th>
         </>
       }
@@ -115,7 +115,8 @@ function QueueTable({
               </Link>
               {row.queue?.priorityEnabled && <Badge>priorities</Badge>}
               {row.queue?.partitionQueue && <Badge>partitioned</Badge>}
-              {!row.queue && <Badge tone="warn">not declared</Badge>}
+              {!row.queue &&
+                (isInternal(row.name) ? <Badge>internal</Badge> : <Badge tone="warn">not declared</Badge>)}
             </div>
           </td>
           <td data-num>{figure(row.enqueued)}</td>

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { Queue } from '~/api/queries';
-import { queueRows } from './queues';
+import { isInternal, queueRows } from './queues';
 
 it('shows declared queues and those that hold work without being declared', () => {
   const rows = queueRows(
@@ -16,4 +16,9 @@ it('shows declared queues and those that hold work without being declared', () =
     ['idle', true, 0, 0, null],
     ['mail', true, 0, 2, null],
   ]);
+});
+
+it('knows the queue of the SDKs themselves', () => {
+  expect(isInternal('_dbos_internal_queue')).toBe(true);
+  expect(isInternal('mail')).toBe(false);
 });

@@ -37,3 +37,8 @@ export function queueRows(queues: Queue[], active: Schemas['WorkflowAggregate'][
   }
   return [...rows.values()].sort((a, b) => b.enqueued - a.enqueued || a.name.localeCompare(b.name));
 }
+
+/** Whether an SDK uses the queue for its own purposes: resumed, forked and triggered workflows pass through it. */
+export function isInternal(name: string): boolean {
+  return name.startsWith('_dbos_');
+}

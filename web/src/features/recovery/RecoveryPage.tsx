@@ -1,12 +1,14 @@
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
-import { useState } from 'react';
-import { read } from '~/api/queries';
+import { useRef, useState } from 'react';
+import { type Recovery, read } from '~/api/queries';
 import { Button, Segments } from '~/ui/controls';
-import { Page, Panel } from '~/ui/data';
+import { Page, Panel, type Tone } from '~/ui/data';
+import { count, duration } from '~/ui/format';
 import { usePushed } from '~/ui/live';
 import { Loaded, NoMatch } from '~/ui/states';
+import tiles from '../fleet/Fleet.module.css';
 import { RecoveryTable } from './RecoveryTable';
-import { byUrgency } from './recovery';
+import { byUrgency, summary } from './recovery';
 import { StrandedCard } from './Stranded';
 
 const FILTERS = [
@@ -17,6 +19,39 @@ const FILTERS = [
 ] as const;
 type Filter = (typeof FILTERS)[number]['value'];
 const PAGE = 100;
+
+/** The page in figures: what is stuck, what is being done, and how long it takes. */
+function Summary(props: { stranded: Recovery[] | undefined; recoveries: Recovery[] | undefined }) {
+  const { stranded, recoveries } = props;
+  // While the list is filtered, the figures stay those of all.
+  const last = useRef<Recovery[] | undefined>(undefined);
+  if (recoveries) last.current = recoveries;
+  if (!last.current || last.current.length === 0) return null;
+  const { underWay, recovered, typical, longest } = summary(last.current);
+  const held = (stranded ?? []).reduce((sum, each) => sum + (each.pendingWorkflows ?? 0), 0);
+  return (
+    <div className={tiles.tiles}>
+      <Figure
+        label="Stranded workflows"
+        value={stranded ? count(held) : '–'}
+        tone={held > 0 ? 'warn' : undefined}
+      />
+      <Figure label="Being recovered" value={count(underWay)} tone={underWay > 0 ? 'run' : undefined} />
+      <Figure label="Recovered lately" value={count(recovered)} />
+      <Figure label="Typical time, loss to confirmed" value={typical === null ? '–' : duration(typical)} />
+      <Figure label="Longest" value={longest === null ? '–' : duration(longest)} />
+    </div>
+  );
+}
+
+function Figure({ label, value, tone }: { label: string; value: string; tone?: Tone | undefined }) {
+  return (
+    <div className={tiles.tile} data-tone={tone}>
+      <span className="soft">{label}</span>
+      <span className={`${tiles.figure} num`}>{value}</span>
+    </div>
+  );
+}
 
 /** What died, when, who took its work, how long it took, and what nobody could take. */
 export function RecoveryPage({ app }: { app: string }) {
@@ -34,6 +69,7 @@ export function RecoveryPage({ app }: { app: string }) {
   });
   return (
     <Page title="Recovery">
+      <Summary stranded={stranded.data} recoveries={filter === 'all' ? recoveries.data : undefined} />
       {stranded.data?.map((recovery) => (
         <StrandedCard key={recovery.id} app={app} recovery={recovery} />
       ))}

@@ -11,6 +11,7 @@ import { ActionDialog } from '~/ui/overlay';
 import { Select } from '~/ui/Select';
 import { Banner, Loaded } from '~/ui/states';
 import { notify } from '~/ui/toasts';
+import { OperationDialog } from '../operations/OperationDialog';
 import s from './Recovery.module.css';
 import { RecoveryDetail } from './RecoveryTable';
 import { reasonText } from './recovery';
@@ -19,7 +20,7 @@ const PREVIEW = 50;
 
 /** Work that nobody can take: why, and the ways out, each previewed before it is done. */
 export function StrandedCard({ app, recovery }: { app: string; recovery: Recovery }) {
-  const [dialog, setDialog] = useState<'assign' | 'abandon' | null>(null);
+  const [dialog, setDialog] = useState<'assign' | 'abandon' | 'cancel' | null>(null);
   const [detail, setDetail] = useState(false);
   const mayWrite = useMay()('application.write');
   const executors = useQuery(read.executors(app));
@@ -73,10 +74,13 @@ export function StrandedCard({ app, recovery }: { app: string; recovery: Recover
         <div className={s.way}>
           <h3>Give it up</h3>
           <p>
-            Nobody wants this work any more. The workflows stay as they are, pending, and are not offered
-            again.
+            Nobody wants this work any more. Cancel the workflows, or leave them pending and have them offered
+            to nobody again.
           </p>
-          <div>
+          <div className="row wrap">
+            <Button disabled={!mayWrite} onClick={() => setDialog('cancel')}>
+              Cancel them…
+            </Button>
             <Button kind="danger" disabled={!mayWrite} onClick={() => setDialog('abandon')}>
               Abandon…
             </Button>
@@ -89,6 +93,21 @@ export function StrandedCard({ app, recovery }: { app: string; recovery: Recover
         </Button>
         {detail && <RecoveryDetail recovery={recovery} />}
       </div>
+      {dialog === 'cancel' && (
+        <OperationDialog
+          app={app}
+          kind="cancel"
+          target={{
+            filter: {
+              status: filter.status,
+              executorId: [recovery.executorId],
+              appVersion: [recovery.appVersion],
+            },
+          }}
+          onClose={() => setDialog(null)}
+          onDone={() => renew(app)}
+        />
+      )}
       <AssignDialog
         app={app}
         recovery={recovery}

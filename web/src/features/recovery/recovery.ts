@@ -57,3 +57,25 @@ function rank(recovery: Recovery): number {
   if (recovery.status === 'STRANDED') return 0;
   return RECOVERY_STATUS[recovery.status].open ? 1 : 2;
 }
+
+/** What recoveries come to: how many ended well, and how long it took from the loss to the confirmed hand-over. */
+export type Summary = {
+  underWay: number;
+  recovered: number;
+  /** Milliseconds; null while none ended well. */
+  typical: number | null;
+  longest: number | null;
+};
+
+export function summary(recoveries: Recovery[]): Summary {
+  const took = recoveries
+    .filter((each) => each.status === 'RECOVERED')
+    .map((each) => (ms(each.completedAt) ?? 0) - (ms(each.disconnectedAt) ?? 0))
+    .sort((a, b) => a - b);
+  return {
+    underWay: recoveries.filter(({ status }) => status === 'GRACE' || status === 'DISPATCHING').length,
+    recovered: took.length,
+    typical: took[Math.floor((took.length - 1) / 2)] ?? null,
+    longest: took.at(-1) ?? null,
+  };
+}

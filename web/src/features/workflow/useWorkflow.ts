@@ -1,5 +1,6 @@
 import { useInfiniteQuery, useQueries, useQuery } from '@tanstack/react-query';
-import { useEffect, useMemo } from 'react';
+import { useEffect, useMemo, useRef } from 'react';
+import { queryClient } from '~/api/client';
 import { Problem } from '~/api/problem';
 import { read, type Step, stepPage, type Workflow } from '~/api/queries';
 import { isActive } from '~/ui/data';
@@ -70,6 +71,24 @@ function useRenewed(app: string, id: string) {
   return { query: { data: workflow, error: whole.error ?? head.error }, workflow };
 }
 
+/** When it has just ended, reads once more what is not renewed from then on: its last steps, events and children. */
+function useLastLook(app: string, id: string, active: boolean): void {
+  const was = useRef(active);
+  useEffect(() => {
+    if (was.current && !active) {
+      for (const { queryKey } of [
+        { queryKey: ['steps', app, id] },
+        read.events(app, id),
+        read.notifications(app, id),
+        read.streams(app, id),
+        read.search(app, { parentWorkflowId: [id], limit: MOST_CHILDREN }),
+      ])
+        void queryClient.invalidateQueries({ queryKey });
+    }
+    was.current = active;
+  }, [app, id, active]);
+}
+
 /** A workflow with what is around it; inputs and outputs come with the workflow itself only. */
 export function useWorkflow(app: string, id: string) {
   const { query, workflow } = useRenewed(app, id);
@@ -85,7 +104,7 @@ export function useWorkflow(app: string, id: string) {
     ...read.search(app, { forkedFrom: [id], limit: 100 }),
     enabled: workflow?.wasForkedFrom ?? false,
   });
-  // The end of the last run decides whether steps are complete: look once more when it has just finished.
+  useLastLook(app, id, active);
   return { query, workflow, active, steps, children: children.data ?? [], forks: forks.data ?? [] };
 }
 
