@@ -158,8 +158,10 @@ impl Completions {
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let mut said: Option<Instant> = None;
     loop {
+        let round = runtime.rounds.completions.begin();
         let ids = runtime.completions.ids();
         if ids.is_empty() {
+            drop(round);
             runtime.completions.look.notified().await;
             continue;
         }
@@ -172,7 +174,10 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         if let Err(error) = look_at(&runtime, &ids).await {
             tracing::debug!(%error, "could not look for finished workflows; looking again");
         }
-        tokio::time::sleep(PAUSE.max(begun.elapsed() * PAUSES_A_LOOK)).await;
+        drop(round);
+        if !runtime.clock().is_manual() {
+            tokio::time::sleep(PAUSE.max(begun.elapsed() * PAUSES_A_LOOK)).await;
+        }
         tokio::select! {
             () = runtime.completions.look.notified() => {}
             () = tokio::time::sleep(POLL) => {}

@@ -33,11 +33,12 @@ impl Runtime {
                 rounds.sweeps.next(),
                 rounds.schedules.next(),
                 rounds.arrivals.next(),
+                rounds.completions.next(),
             );
             self.wake();
             self.schedules.notify_one();
             self.arrivals.look();
-            tokio::join!(looks.0, looks.1, looks.2, looks.3);
+            tokio::join!(looks.0, looks.1, looks.2, looks.3, looks.4);
             tokio::time::sleep(PAUSE).await;
             let same = self.all_wait() && self.pulse() == before;
             unchanged = if same { unchanged + 1 } else { 0 };

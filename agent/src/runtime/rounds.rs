@@ -10,6 +10,7 @@ pub(super) struct Rounds {
     pub(super) sweeps: Counter,
     pub(super) schedules: Counter,
     pub(super) arrivals: Counter,
+    pub(super) completions: Counter,
 }
 
 /// How many rounds of a loop have begun and ended.

@@ -201,6 +201,12 @@ impl SystemDatabase {
         }
         let single = || {
             SqlitePoolOptions::new()
+                // After a commit that failed (on a full disk, say) SQLite has rolled back by itself; a connection
+                // that does not know this could never begin again. In memory it is the database itself.
+                .before_acquire(move |connection, _| {
+                    let stuck = connection.is_in_transaction() && !in_memory;
+                    Box::pin(async move { Ok(!stuck) })
+                })
                 .max_connections(1)
                 .min_connections(1)
                 .idle_timeout(None)

@@ -57,13 +57,17 @@ pub async fn database() -> Result<Db> {
     prepare(system.map_err(from_database)?).await
 }
 
-/// As [`database`], in a new schema of this Postgres database; [`drop_schema`] removes it.
+/// As [`database`], in a new schema of this Postgres database, in which the application finds and makes its own
+/// tables as well; [`drop_schema`] removes it.
 pub async fn postgres(url: &str) -> Result<Db> {
     let options = Options {
         schema: format!("segno_test_{}", Uuid::new_v4().simple()),
         ..Options::default()
     };
-    let system = SystemDatabase::connect(url, options).await;
+    // The application's own tables go there, too.
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{separator}options[search_path]={}", options.schema);
+    let system = SystemDatabase::connect(&url, options).await;
     prepare(system.map_err(from_database)?).await
 }
 

@@ -157,22 +157,17 @@ async fn workflows_wait_while_the_disk_is_full() {
         }
     };
     limit(pages.await.unwrap() + 2).await;
-    let starting = app.start_all(steps, vec![20; 50]);
-    let mut starting = Box::pin(starting.into_future());
     let retries = app.recorder_stats().retries;
-    tokio::select! {
-        _ = &mut starting => {}
-        () = async {
-            while app.recorder_stats().retries < retries + 3 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        } => {}
-    }
-    assert!(app.recorder_stats().retries > retries, "the disk was never full");
+    let runs = tokio::spawn(app.start_all(steps, vec![20; 50]).results());
+    let full = async {
+        while app.recorder_stats().retries < retries + 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(full).await;
     limit(1_000_000).await;
-    let handles = within(starting).await.unwrap();
-    for handle in handles {
-        assert_eq!(within(handle).await.unwrap(), 190);
+    for result in within(runs).await.unwrap() {
+        assert_eq!(result.unwrap(), 190);
     }
     assert_eq!(world.ran.load(Ordering::Relaxed), 1 + 50 * 20, "no step ran twice");
     within(app.shutdown(Duration::from_secs(5))).await.unwrap();

@@ -11,7 +11,7 @@ pub const MARK: &str = "cut-the-answer";
 
 #[derive(Default)]
 struct Plan {
-    /// Text in a message whose answer is lost, every second time.
+    /// Text in a message whose answer is lost, every third time.
     mark: Mutex<Option<String>>,
     seen: AtomicUsize,
     cuts: AtomicUsize,
@@ -65,7 +65,7 @@ impl Plan {
         let mark = self.mark.lock().unwrap().clone();
         let Some(mark) = mark else { return false };
         let marked = message.windows(mark.len()).any(|window| window == mark.as_bytes());
-        marked && self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+        marked && self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
     }
 }
 
