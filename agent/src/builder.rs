@@ -349,7 +349,12 @@ impl<S> Builder<S> {
         self.settings.app_version.get_or_insert("test".to_owned());
         let described = self.describe().await?;
         let registry = Arc::new(described.registry);
-        Ok(Runtime::launch_behind(gate, db, registry, described.identity))
+        Ok(Runtime::launch_behind(
+            gate,
+            db,
+            registry,
+            described.identity,
+        ))
     }
 
     /// The database given as open connections.
@@ -480,12 +485,7 @@ struct Shown {
 }
 
 /// Connects to the control plane, in the background.
-fn dial(
-    runtime: &Arc<Runtime>,
-    url: String,
-    key: String,
-    shown: Shown,
-) -> Result<ConductorHandle> {
+fn dial(runtime: &Arc<Runtime>, url: String, key: String, shown: Shown) -> Result<ConductorHandle> {
     let metadata = shown.metadata;
     let config = ConductorConfig {
         url,

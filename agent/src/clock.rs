@@ -75,7 +75,10 @@ impl Clock {
     /// Completes when so much time has passed.
     pub(crate) async fn sleep(&self, duration: Duration) {
         match &self.0 {
-            Some(_) => self.sleep_until(self.now_ms().saturating_add(millis(duration))).await,
+            Some(_) => {
+                self.sleep_until(self.now_ms().saturating_add(millis(duration)))
+                    .await
+            }
             None => tokio::time::sleep(duration).await,
         }
     }

@@ -90,7 +90,11 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
             queue: self.queue.clone(),
             workflow: name,
             period_ms: clock::millis(period),
-            inputs: self.runtime.payloads().encode_input(encode_input(&input)?).await?,
+            inputs: self
+                .runtime
+                .payloads()
+                .encode_input(encode_input(&input)?)
+                .await?,
         };
         let id = loop {
             let app = self.runtime.app_name();
@@ -118,9 +122,12 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
     async fn start(&self, bounce: &Bounce, period: Duration, input: &I) -> Result<Option<String>> {
         let wait = self.max_wait.map_or(period, |max| period.min(max));
         let start = PendingStart::<O>::top_level(self.runtime.clone(), &self.workflow, input);
-        let end = self
-            .max_wait
-            .map(|max| self.runtime.clock().now_ms().saturating_add(clock::millis(max)));
+        let end = self.max_wait.map(|max| {
+            self.runtime
+                .clock()
+                .now_ms()
+                .saturating_add(clock::millis(max))
+        });
         let row = start.debounced(&bounce.queue, &bounce.deduplication_id, wait, end)?;
         let id = row.workflow_id.clone();
         match self.runtime.start(row).await {

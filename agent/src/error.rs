@@ -560,7 +560,10 @@ impl fmt::Display for Inner {
                 "the code asked for `{asked}` at position {step}, where nothing is on record"
             ),
             ErrorKind::Unreadable { what, message } => {
-                write!(f, "{what}: {message}; the run is set aside until it is resumed")
+                write!(
+                    f,
+                    "{what}: {message}; the run is set aside until it is resumed"
+                )
             }
             ErrorKind::PayloadTooLarge { what, bytes, limit } => write!(
                 f,
@@ -569,7 +572,10 @@ impl fmt::Display for Inner {
             ),
             ErrorKind::NotAuthorized { role, user } => match user {
                 Some(user) => write!(f, "user `{user}` does not have the role `{role}`"),
-                None => write!(f, "the role `{role}` is required, and the run has no authenticated user"),
+                None => write!(
+                    f,
+                    "the role `{role}` is required, and the run has no authenticated user"
+                ),
             },
             ErrorKind::Misuse { message } => f.write_str(message),
             ErrorKind::NotFound { what, id } => write!(f, "there is no {what} `{id}`"),

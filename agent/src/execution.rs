@@ -281,7 +281,9 @@ impl Execution {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&position);
         match recorded {
-            Some(recorded) if recorded.name == name => Some(self.readable(position, recorded).await),
+            Some(recorded) if recorded.name == name => {
+                Some(self.readable(position, recorded).await)
+            }
             Some(recorded) => {
                 let error = self.mismatch(position, recorded.name, name);
                 self.fail(error).await
@@ -577,8 +579,14 @@ impl Traces {
     }
 
     fn asked_for(&self, position: i32, name: &str) {
-        let past = self.on_record.last().is_some_and(|(last, _)| position > *last);
-        let mut asked = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self
+            .on_record
+            .last()
+            .is_some_and(|(last, _)| position > *last);
+        let mut asked = self
+            .asked_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if !past {
             asked.push((position, name.to_owned()));
         } else if !asked.is_empty() {
@@ -590,11 +598,19 @@ impl Traces {
     /// Both traces as text, up to a little beyond a position.
     fn around(&self, position: i32) -> (Vec<String>, Vec<String>) {
         let line = |(position, name): &(i32, String)| format!("{position} {name}");
-        let at = self.on_record.partition_point(|(recorded, _)| *recorded <= position);
+        let at = self
+            .on_record
+            .partition_point(|(recorded, _)| *recorded <= position);
         let from = at.saturating_sub(BEFORE);
         let recorded = self.on_record.iter().skip(from).take(at - from + AFTER);
-        let asked = self.asked_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self
+            .asked_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let from = asked.len().saturating_sub(BEFORE);
-        (recorded.map(line).collect(), asked.iter().skip(from).map(line).collect())
+        (
+            recorded.map(line).collect(),
+            asked.iter().skip(from).map(line).collect(),
+        )
     }
 }

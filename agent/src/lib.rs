@@ -147,7 +147,10 @@ pub mod __private {
     )]
     pub trait WorkflowResult {}
 
-    impl<T: Serialize + DeserializeOwned + Send + 'static, E: WorkflowError> WorkflowResult for Result<T, E> {}
+    impl<T: Serialize + DeserializeOwned + Send + 'static, E: WorkflowError> WorkflowResult
+        for Result<T, E>
+    {
+    }
 
     pub const fn workflow_input<I: Serialize + DeserializeOwned + Send + 'static>() {}
 

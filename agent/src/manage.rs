@@ -60,7 +60,12 @@ pub struct WorkflowInfo {
 impl WorkflowInfo {
     /// The run of this id, with its payloads.
     pub(crate) async fn find(runtime: &Runtime, id: &str) -> Result<Self> {
-        let row = runtime.db.system.get_workflow(id, true, true).await.map_err(from_database)?;
+        let row = runtime
+            .db
+            .system
+            .get_workflow(id, true, true)
+            .await
+            .map_err(from_database)?;
         let row = row.ok_or_else(|| Error::not_found("workflow", id))?;
         Self::from_row(readable_workflow(runtime, row).await)
     }

@@ -71,7 +71,10 @@ impl Default for Payloads {
 impl fmt::Debug for Payloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payloads")
-            .field("codec", &self.codec.as_ref().map(|codec| codec.name().to_owned()))
+            .field(
+                "codec",
+                &self.codec.as_ref().map(|codec| codec.name().to_owned()),
+            )
             .field("limit", &self.limit)
             .finish()
     }
@@ -88,11 +91,17 @@ impl Payloads {
             }
             Work::Step(row) => {
                 let name = row.name.clone();
-                self.result(&mut row.output, &mut row.error, || format!("output of step `{name}`")).await
+                self.result(&mut row.output, &mut row.error, || {
+                    format!("output of step `{name}`")
+                })
+                .await
             }
             Work::Outcome(row) => {
                 let id = row.workflow_id.clone();
-                self.result(&mut row.output, &mut row.error, || format!("result of workflow `{id}`")).await
+                self.result(&mut row.output, &mut row.error, || {
+                    format!("result of workflow `{id}`")
+                })
+                .await
             }
             Work::Effect(row) => match &mut row.effect {
                 Effect::SetEvent { key, value } => {
@@ -180,7 +189,8 @@ impl Payloads {
         if let Some(codec) = &self.codec {
             let message = format!("encoded by `{}`", codec.name());
             let data = envelope(&**codec, std::mem::take(text)).await?;
-            *text = json!({ "name": "Encoded", "message": message, "code": null, "data": data }).to_string();
+            *text = json!({ "name": "Encoded", "message": message, "code": null, "data": data })
+                .to_string();
         }
         Ok(())
     }
@@ -204,7 +214,9 @@ impl Payloads {
         if let Some(argument) = value.pointer("/positionalArgs/0")
             && let Some(argument) = self.open(argument).await?
         {
-            return Ok(format!(r#"{{"positionalArgs":[{argument}],"namedArgs":{{}}}}"#));
+            return Ok(format!(
+                r#"{{"positionalArgs":[{argument}],"namedArgs":{{}}}}"#
+            ));
         }
         Ok(text)
     }
@@ -227,7 +239,9 @@ impl Payloads {
         match &self.codec {
             Some(codec) if codec.name() == name => {
                 let decoded = codec.decode(payload.to_owned()).await;
-                decoded.map(Some).map_err(|error| unreadable(format!("codec `{name}`: {error}")))
+                decoded
+                    .map(Some)
+                    .map_err(|error| unreadable(format!("codec `{name}`: {error}")))
             }
             _ => Err(unreadable(format!(
                 "it was encoded by codec `{name}`, which this program does not have; give it with `.codec(..)`"

@@ -643,7 +643,8 @@ impl<R> Enqueue<PendingStart<'_, R>> {
     /// ```
     pub async fn in_transaction(self, tx: &mut Tx<'_>) -> Result<Handle<R>> {
         if self.0.parent.is_some() {
-            let message = "a workflow starts its children itself; `in_transaction` is for `app.start(..)`";
+            let message =
+                "a workflow starts its children itself; `in_transaction` is for `app.start(..)`";
             return Err(Error::misuse(message));
         }
         let runtime = self.0.runtime.clone();

@@ -165,14 +165,15 @@ impl Tx<'_> {
 
     /// Puts a start on its queue; see [`Enqueue::in_transaction`](crate::Enqueue::in_transaction).
     pub(crate) async fn enqueue(&mut self, row: &StartRow, application: &str) -> Result<()> {
-        let enqueued = self.system.enqueue_in(&mut self.inner, row, application).await;
+        let enqueued = self
+            .system
+            .enqueue_in(&mut self.inner, row, application)
+            .await;
         match enqueued {
-            Err(error) if error.is_unique_violation() => {
-                Err(Error::new(ErrorKind::Deduplicated {
-                    queue: row.queue.clone().unwrap_or_default(),
-                    deduplication_id: row.deduplication_id.clone().unwrap_or_default(),
-                }))
-            }
+            Err(error) if error.is_unique_violation() => Err(Error::new(ErrorKind::Deduplicated {
+                queue: row.queue.clone().unwrap_or_default(),
+                deduplication_id: row.deduplication_id.clone().unwrap_or_default(),
+            })),
             enqueued => enqueued.map(drop).map_err(from_database),
         }
     }
@@ -454,7 +455,9 @@ where
     );
     let what = || format!("output of transaction `{name}`");
     let payloads = execution.runtime.payloads();
-    payloads.result(&mut row.output, &mut row.error, what).await?;
+    payloads
+        .result(&mut row.output, &mut row.error, what)
+        .await?;
     let app = execution.runtime.app_name();
     let written = recorder::record_in(&mut tx.inner, &db.system, app, &row)
         .await

@@ -93,7 +93,11 @@ fn marker(name: &str) -> String {
 }
 
 impl<S> Ctx<S> {
-    fn value<T>(&self, name: &'static str, make: impl Fn() -> T + Send + Sync + 'static) -> RecordedValue<'_, T>
+    fn value<T>(
+        &self,
+        name: &'static str,
+        make: impl Fn() -> T + Send + Sync + 'static,
+    ) -> RecordedValue<'_, T>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
     {

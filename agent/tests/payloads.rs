@@ -33,7 +33,9 @@ async fn keeps_secrets(ctx: Ctx, secret: String) -> segno::Result<String> {
     ctx.write_stream("stream", &secret).await;
     ctx.send(ctx.workflow_id(), "topic", &secret).await?;
     let received = ctx.recv::<String>("topic").await;
-    let failed = ctx.step("fails", || async { Err::<(), _>(Error::message(&secret)) }).await;
+    let failed = ctx
+        .step("fails", || async { Err::<(), _>(Error::message(&secret)) })
+        .await;
     assert_eq!(received.as_deref(), Some(&*stepped));
     assert_eq!(failed.unwrap_err().to_string(), secret);
     ctx.sleep(Duration::from_secs(3600)).await;
@@ -64,14 +66,22 @@ async fn everything(db: &Db) -> String {
 }
 
 fn application(db: &Db) -> segno::Builder<segno::NoAppState> {
-    Segno::named("vault").database(db).workflow("keeps secrets", keeps_secrets)
+    Segno::named("vault")
+        .database(db)
+        .workflow("keeps secrets", keeps_secrets)
 }
 
 #[tokio::test]
 async fn a_codec_encodes_every_payload_and_a_recovered_run_reads_them() {
     let db = testing::database().await.unwrap();
-    let app = testing::launch(application(&db).codec(Base64)).await.unwrap();
-    let run = app.start(keeps_secrets, SECRET.into()).id("run").await.unwrap();
+    let app = testing::launch(application(&db).codec(Base64))
+        .await
+        .unwrap();
+    let run = app
+        .start(keeps_secrets, SECRET.into())
+        .id("run")
+        .await
+        .unwrap();
     app.idle().await;
     app.crash().await.unwrap();
     app.advance(Duration::from_secs(3600)).await.unwrap();
@@ -82,35 +92,67 @@ async fn a_codec_encodes_every_payload_and_a_recovered_run_reads_them() {
 
     let stored = everything(&db).await;
     assert!(!stored.contains(SECRET), "{stored}");
-    assert!(stored.matches("\"segno_codec\":\"base64\"").count() >= 7, "{stored}");
+    assert!(
+        stored.matches("\"segno_codec\":\"base64\"").count() >= 7,
+        "{stored}"
+    );
 
     // Who has the codec can read it, who has not is told what is missing.
     let with = Client::on(&db).await.unwrap().codec(Base64);
-    assert_eq!(with.handle::<String>("run").await.unwrap().await.unwrap(), SECRET);
+    assert_eq!(
+        with.handle::<String>("run").await.unwrap().await.unwrap(),
+        SECRET
+    );
     let without = Client::on(&db).await.unwrap();
-    let error = without.handle::<String>("run").await.unwrap().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Serialization { .. }), "{error}");
+    let error = without
+        .handle::<String>("run")
+        .await
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Serialization { .. }),
+        "{error}"
+    );
     assert!(error.to_string().contains("codec `base64`"), "{error}");
 }
 
 #[tokio::test]
 async fn a_run_that_a_program_cannot_decode_waits_for_one_that_can() {
     let db = testing::database().await.unwrap();
-    let app = testing::launch(application(&db).codec(Base64)).await.unwrap();
-    app.start(keeps_secrets, SECRET.into()).id("run").await.unwrap();
+    let app = testing::launch(application(&db).codec(Base64))
+        .await
+        .unwrap();
+    app.start(keeps_secrets, SECRET.into())
+        .id("run")
+        .await
+        .unwrap();
     app.idle().await;
     drop(app);
 
     let app = testing::launch(application(&db)).await.unwrap();
-    let error = app.handle::<String>("run").await.unwrap().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Unreadable { .. }), "{error}");
+    let error = app
+        .handle::<String>("run")
+        .await
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Unreadable { .. }),
+        "{error}"
+    );
     assert!(error.to_string().contains("codec `base64`"), "{error}");
     drop(app);
 
-    let app = testing::launch(application(&db).codec(Base64)).await.unwrap();
+    let app = testing::launch(application(&db).codec(Base64))
+        .await
+        .unwrap();
     app.resume("run").await.unwrap();
     app.advance(Duration::from_secs(3600)).await.unwrap();
-    assert_eq!(app.handle::<String>("run").await.unwrap().await.unwrap(), SECRET);
+    assert_eq!(
+        app.handle::<String>("run").await.unwrap().await.unwrap(),
+        SECRET
+    );
 }
 
 async fn doubles(_: Ctx, n: u32) -> segno::Result<u32> {
@@ -129,9 +171,15 @@ async fn an_input_of_another_shape_sets_the_run_aside() {
     };
     assert_eq!(what, "the workflow's input");
     assert!(message.contains("u32"), "{message}");
-    assert_eq!(run.status().await.unwrap(), Status::MaxRecoveryAttemptsExceeded);
+    assert_eq!(
+        run.status().await.unwrap(),
+        Status::MaxRecoveryAttemptsExceeded
+    );
     let row = &app.workflows().with_payloads().await.unwrap()[0];
-    assert!(row.input.as_ref().unwrap().to_string().contains("seven"), "it is still there");
+    assert!(
+        row.input.as_ref().unwrap().to_string().contains("seven"),
+        "it is still there"
+    );
 }
 
 async fn makes(ctx: Ctx, bytes: usize) -> segno::Result<String> {
@@ -147,21 +195,37 @@ async fn what_is_too_large_is_refused_by_name() {
         .max_payload_bytes(1000);
     let app = testing::launch(app).await.unwrap();
     let too_large = |error: &Error| match error.kind() {
-        ErrorKind::PayloadTooLarge { what, bytes, limit: 1000 } => (what.clone(), *bytes),
+        ErrorKind::PayloadTooLarge {
+            what,
+            bytes,
+            limit: 1000,
+        } => (what.clone(), *bytes),
         _ => panic!("{error:?}"),
     };
 
     let long = WorkflowRef::<String, u32>::new("doubles");
     let error = app.start(long, "x".repeat(2000)).await.unwrap_err();
     assert_eq!(too_large(&error).0, "input of workflow `doubles`");
-    assert!(app.workflows().await.unwrap().is_empty(), "nothing was started");
+    assert!(
+        app.workflows().await.unwrap().is_empty(),
+        "nothing was started"
+    );
 
     let error = app.run(makes, 1200).await.unwrap_err();
-    assert_eq!(too_large(&error), ("output of step `make`".to_owned(), 1202));
+    assert_eq!(
+        too_large(&error),
+        ("output of step `make`".to_owned(), 1202)
+    );
     let error = app.run(makes, 600).id("result").await.unwrap_err();
-    assert_eq!(too_large(&error), ("result of workflow `result`".to_owned(), 1202));
+    assert_eq!(
+        too_large(&error),
+        ("result of workflow `result`".to_owned(), 1202)
+    );
     assert_eq!(app.run(makes, 100).await.unwrap().len(), 200);
-    let error = app.send("result", "topic", &"x".repeat(2000)).await.unwrap_err();
+    let error = app
+        .send("result", "topic", &"x".repeat(2000))
+        .await
+        .unwrap_err();
     assert_eq!(too_large(&error).0, "message to `result`");
 }
 
@@ -172,8 +236,13 @@ async fn refund(ctx: Ctx, _: ()) -> segno::Result<String> {
 
 #[tokio::test]
 async fn a_role_is_required_of_the_user() {
-    let app = testing::launch(Segno::named("t").workflow("refund", refund)).await.unwrap();
-    let by = |user: &str, roles: &[&str]| app.start(refund, ()).authenticated_as(user, roles.iter().copied());
+    let app = testing::launch(Segno::named("t").workflow("refund", refund))
+        .await
+        .unwrap();
+    let by = |user: &str, roles: &[&str]| {
+        app.start(refund, ())
+            .authenticated_as(user, roles.iter().copied())
+    };
     assert_eq!(by("ada", &["support"]).await.unwrap().await.unwrap(), "ada");
     let expected = |user: Option<&str>| ErrorKind::NotAuthorized {
         role: "support".into(),
@@ -193,14 +262,22 @@ async fn edits(ctx: Ctx, texts: Vec<String>) -> segno::Result<String> {
     let indexing = ctx.debouncer(indexes);
     let mut last = None;
     for text in texts {
-        last = Some(indexing.debounce("document", Duration::from_secs(60), text).await?);
+        last = Some(
+            indexing
+                .debounce("document", Duration::from_secs(60), text)
+                .await?,
+        );
     }
     last.unwrap().result().await
 }
 
 #[tokio::test]
 async fn a_workflow_debounces() {
-    let app = || Segno::named("t").workflow("indexes", indexes).workflow("edits", edits);
+    let app = || {
+        Segno::named("t")
+            .workflow("indexes", indexes)
+            .workflow("edits", edits)
+    };
     let texts = vec!["a".to_owned(), "ab".to_owned(), "abc".to_owned()];
     let last = testing::crash_everywhere(app, edits, texts).await.unwrap();
     assert_eq!(last, "true: abc");

@@ -36,15 +36,19 @@ async fn charge(ctx: &Ctx<Shop>, card: &str, cents: u64) -> Result<String, PayEr
 
 #[segno::step]
 async fn double<S: Send + Sync>(_ctx: &Ctx<S>, values: Vec<u32>) -> segno::Result<Vec<u32>> {
-    let doubled: Result<Vec<u32>, std::num::TryFromIntError> =
-        values.iter().map(|value| u32::try_from(u64::from(*value) * 2)).collect();
+    let doubled: Result<Vec<u32>, std::num::TryFromIntError> = values
+        .iter()
+        .map(|value| u32::try_from(u64::from(*value) * 2))
+        .collect();
     Ok(doubled?)
 }
 
 #[segno::workflow(name = "pay")]
 async fn pay_by_card(ctx: Ctx<Shop>, card: String) -> segno::Result<(String, Vec<u32>)> {
     let (charge, doubled) = tokio::join!(charge(&ctx, &card, 500), double(&ctx, vec![1, 2]));
-    let again = double(&ctx, doubled?).timeout(Duration::from_secs(5)).await?;
+    let again = double(&ctx, doubled?)
+        .timeout(Duration::from_secs(5))
+        .await?;
     Ok((charge?, again))
 }
 
@@ -57,9 +61,18 @@ async fn functions_are_steps_under_their_names() {
     let app = testing::launch(app).await.unwrap();
     let run = app.start(pay_by_card, "4242".into()).await.unwrap();
     app.advance(Duration::from_secs(600)).await.unwrap();
-    assert_eq!(run.result().await.unwrap(), ("4242:500".to_owned(), vec![4, 8]));
+    assert_eq!(
+        run.result().await.unwrap(),
+        ("4242:500".to_owned(), vec![4, 8])
+    );
     assert_eq!(shop.calls.load(Ordering::Relaxed), 3);
-    let steps: Vec<_> = run.steps().await.unwrap().into_iter().map(|step| step.name).collect();
+    let steps: Vec<_> = run
+        .steps()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|step| step.name)
+        .collect();
     assert_eq!(steps, ["charge card", "double", "double"]);
     let runs = app.workflows().await.unwrap();
     assert_eq!(runs[0].name, pay_by_card::NAME);

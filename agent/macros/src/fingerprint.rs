@@ -52,9 +52,14 @@ mod tests {
     #[test]
     fn only_code_counts() {
         let plain = of("async fn pay(ctx: Ctx, n: u32) -> Result<u32> { Ok(n + 1) }");
-        let commented = of("/// Pays.\nasync fn pay(\n    ctx: Ctx,\n    n: u32\n) -> Result<u32> {\n    // One more.\n    Ok(n + 1)\n}");
+        let commented = of(
+            "/// Pays.\nasync fn pay(\n    ctx: Ctx,\n    n: u32\n) -> Result<u32> {\n    // One more.\n    Ok(n + 1)\n}",
+        );
         assert_eq!(plain, commented);
-        assert_ne!(plain, of("async fn pay(ctx: Ctx, n: u32) -> Result<u32> { Ok(n + 2) }"));
+        assert_ne!(
+            plain,
+            of("async fn pay(ctx: Ctx, n: u32) -> Result<u32> { Ok(n + 2) }")
+        );
     }
 
     #[test]

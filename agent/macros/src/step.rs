@@ -35,7 +35,9 @@ impl Options {
             self.calls.push((option, Some(meta.value()?.parse()?)));
         } else {
             let known = METHODS.join("`, `");
-            return Err(meta.error(format!("a step's options are `name`, `preemptible`, `{known}`")));
+            return Err(meta.error(format!(
+                "a step's options are `name`, `preemptible`, `{known}`"
+            )));
         }
         Ok(())
     }
@@ -52,13 +54,22 @@ pub(crate) fn expand(options: Options, mut function: ItemFn) -> Result<Tokens> {
     let mut outer = function.sig.clone();
     outer.asyncness = None;
     let lifetime: Lifetime = syn::parse_quote!('segno_step);
-    outer.generics.params.insert(0, syn::parse_quote!(#lifetime));
+    outer
+        .generics
+        .params
+        .insert(0, syn::parse_quote!(#lifetime));
     let arguments = name_arguments(&mut outer, &lifetime)?;
     let Some((ctx, values)) = arguments.split_first() else {
-        return Err(Error::new_spanned(&function.sig, "the first argument of a step is `ctx: &Ctx<S>`"));
+        return Err(Error::new_spanned(
+            &function.sig,
+            "the first argument of a step is `ctx: &Ctx<S>`",
+        ));
     };
     let ReturnType::Type(_, result) = &function.sig.output else {
-        return Err(Error::new_spanned(&function.sig, "a step returns a `Result`"));
+        return Err(Error::new_spanned(
+            &function.sig,
+            "a step returns a `Result`",
+        ));
     };
     outer.output = syn::parse_quote! {
         -> ::segno::Step<
@@ -69,7 +80,10 @@ pub(crate) fn expand(options: Options, mut function: ItemFn) -> Result<Tokens> {
     };
     let body = format_ident!("{ident}_body");
     function.sig.ident = body.clone();
-    let calls = options.calls.iter().map(|(method, argument)| quote!(.#method(#argument)));
+    let calls = options
+        .calls
+        .iter()
+        .map(|(method, argument)| quote!(.#method(#argument)));
     Ok(quote! {
         #(#attributes)*
         #[must_use = "a step does nothing until it is awaited"]
@@ -84,15 +98,25 @@ pub(crate) fn expand(options: Options, mut function: ItemFn) -> Result<Tokens> {
 fn check(function: &ItemFn) -> Result<()> {
     let signature = &function.sig;
     if signature.asyncness.is_none() {
-        return Err(Error::new_spanned(signature.fn_token, "a step is an `async fn`"));
+        return Err(Error::new_spanned(
+            signature.fn_token,
+            "a step is an `async fn`",
+        ));
     }
     match signature.inputs.first() {
         Some(FnArg::Typed(ctx)) if matches!(*ctx.ty, Type::Reference(_)) => Ok(()),
-        Some(FnArg::Receiver(receiver)) => {
-            Err(Error::new_spanned(receiver, "a step is a function, not a method; its first argument is `ctx: &Ctx<S>`"))
-        }
-        Some(other) => Err(Error::new_spanned(other, "the first argument of a step is `ctx: &Ctx<S>`")),
-        None => Err(Error::new_spanned(&signature.ident, "the first argument of a step is `ctx: &Ctx<S>`")),
+        Some(FnArg::Receiver(receiver)) => Err(Error::new_spanned(
+            receiver,
+            "a step is a function, not a method; its first argument is `ctx: &Ctx<S>`",
+        )),
+        Some(other) => Err(Error::new_spanned(
+            other,
+            "the first argument of a step is `ctx: &Ctx<S>`",
+        )),
+        None => Err(Error::new_spanned(
+            &signature.ident,
+            "the first argument of a step is `ctx: &Ctx<S>`",
+        )),
     }
 }
 

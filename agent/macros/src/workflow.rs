@@ -58,14 +58,21 @@ pub(crate) fn expand(options: Options, function: &ItemFn) -> Result<Tokens> {
 fn arguments(function: &ItemFn) -> Result<(&Type, &Type)> {
     let signature = &function.sig;
     if signature.asyncness.is_none() {
-        return Err(Error::new_spanned(signature.fn_token, "a workflow is an `async fn`"));
+        return Err(Error::new_spanned(
+            signature.fn_token,
+            "a workflow is an `async fn`",
+        ));
     }
     if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
-        let message = "a workflow is a function, not a method; what it needs comes with `ctx.state()`";
+        let message =
+            "a workflow is a function, not a method; what it needs comes with `ctx.state()`";
         return Err(Error::new_spanned(receiver, message));
     }
     if let ReturnType::Default = signature.output {
-        return Err(Error::new_spanned(signature, format!("{SHAPE}; this one returns nothing")));
+        return Err(Error::new_spanned(
+            signature,
+            format!("{SHAPE}; this one returns nothing"),
+        ));
     }
     let types: Vec<&Type> = signature
         .inputs
@@ -76,15 +83,19 @@ fn arguments(function: &ItemFn) -> Result<(&Type, &Type)> {
         })
         .collect();
     match types[..] {
-        [Type::Reference(context), _] => {
-            Err(Error::new_spanned(context, "a workflow takes its `Ctx` by value"))
-        }
+        [Type::Reference(context), _] => Err(Error::new_spanned(
+            context,
+            "a workflow takes its `Ctx` by value",
+        )),
         [_, Type::Reference(input)] => {
             let message = "a workflow's input is a value: it is read from the database when the workflow is recovered";
             Err(Error::new_spanned(input, message))
         }
         [context, input] => Ok((context, input)),
-        [_] => Err(Error::new_spanned(signature, format!("{SHAPE}; without an input, take `_: ()`"))),
+        [_] => Err(Error::new_spanned(
+            signature,
+            format!("{SHAPE}; without an input, take `_: ()`"),
+        )),
         [] => Err(Error::new_spanned(signature, SHAPE)),
         _ => {
             let message = format!("{SHAPE}; put several inputs into a tuple or a struct");
@@ -103,9 +114,12 @@ fn checks(function: &ItemFn, context: &Type, input: &Type) -> Tokens {
         return Tokens::new();
     }
     let ident = &signature.ident;
-    let input_check = quote_spanned! {input.span()=> ::segno::__private::workflow_input::<#input>(); };
-    let output_check = quote_spanned! {output.span()=> ::segno::__private::workflow_result::<#output>(); };
-    let send_check = quote_spanned! {ident.span()=> ::segno::__private::workflow_future(#ident(ctx, input)); };
+    let input_check =
+        quote_spanned! {input.span()=> ::segno::__private::workflow_input::<#input>(); };
+    let output_check =
+        quote_spanned! {output.span()=> ::segno::__private::workflow_result::<#output>(); };
+    let send_check =
+        quote_spanned! {ident.span()=> ::segno::__private::workflow_future(#ident(ctx, input)); };
     quote! {
         const _: () = {
             #[allow(dead_code, unreachable_code, clippy::diverging_sub_expression)]

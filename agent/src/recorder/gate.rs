@@ -1,8 +1,8 @@
 //! What checkpoints pass on their way in and out: open in production; in tests it counts them, and can stop
 //! everything at one of them as the death of the process would.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 

@@ -397,9 +397,7 @@ enum Backend {
 impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
-            Pool::Postgres(pool) => {
-                Self::Postgres(Box::new(postgres::Writer::new(pool, db)))
-            }
+            Pool::Postgres(pool) => Self::Postgres(Box::new(postgres::Writer::new(pool, db))),
             Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone(), db)),
         }
     }

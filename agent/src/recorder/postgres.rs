@@ -109,7 +109,9 @@ impl Writer {
 
     async fn quick(&self, app: &str, quick: &Quick<'_>) -> Result<quick::Answer, sqlx::Error> {
         let query = sqlx::query(AssertSqlSafe(self.statement(Form::Quick(quick.kinds()))));
-        let rows = self.run(quick.bind(query, app, self.clock.now_ms())).await?;
+        let rows = self
+            .run(quick.bind(query, app, self.clock.now_ms()))
+            .await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         quick.answer(row)
     }
@@ -150,7 +152,9 @@ impl Writer {
     async fn careful(&self, app: &str, items: &[&Item]) -> Result<Vec<Written>, sqlx::Error> {
         let sorted = Sorted::new(items);
         let query = sqlx::query(AssertSqlSafe(self.statement(Form::Careful(sorted.kinds()))));
-        let rows = self.run(sorted.bind(query, app, self.clock.now_ms())).await?;
+        let rows = self
+            .run(sorted.bind(query, app, self.clock.now_ms()))
+            .await?;
         sorted.answers(items.len(), &rows)
     }
 
@@ -311,9 +315,7 @@ impl<'a> Sorted<'a> {
     {
         let query = bind_starts(query, &self.starts);
         let query = bind_steps(query, &self.steps);
-        let query = bind_outcomes(query, &self.outcomes)
-            .bind(app)
-            .bind(now);
+        let query = bind_outcomes(query, &self.outcomes).bind(app).bind(now);
         let query = query
             .bind(column(&self.events, |of| of.0))
             .bind(column(&self.events, |of| of.1.0))

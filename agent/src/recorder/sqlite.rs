@@ -81,7 +81,9 @@ impl Writer {
         let mut written = Vec::with_capacity(items.len());
         for item in items {
             written.push(match &item.work {
-                Work::Start(row) => Written::Start(start(&mut transaction, app, row, self.clock.now_ms()).await?),
+                Work::Start(row) => {
+                    Written::Start(start(&mut transaction, app, row, self.clock.now_ms()).await?)
+                }
                 Work::Step(row) => Written::Step(step(&mut transaction, app, row).await?),
                 Work::Outcome(row) => Written::Outcome(self.outcome(&mut transaction, row).await?),
                 Work::Effect(row) => {

@@ -113,7 +113,9 @@ impl Completions {
     /// A process says that it waits for runs.
     pub(super) fn heard_of_waiter(&self, instance: &str) {
         if instance != self.instance {
-            let until = Clock::SYSTEM.now_ms().saturating_add(clock::millis(SAY_WAITING * 2));
+            let until = Clock::SYSTEM
+                .now_ms()
+                .saturating_add(clock::millis(SAY_WAITING * 2));
             self.awaited_until.store(until, Ordering::Relaxed);
         }
     }
@@ -235,13 +237,18 @@ async fn outcome_of(
             Some(text.map(|text| Outcome::Success(text.into())))
         }
         (Status::Error, None) => {
-            let text = payloads.decode(row.text("error")?.unwrap_or_default()).await;
+            let text = payloads
+                .decode(row.text("error")?.unwrap_or_default())
+                .await;
             let value = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
             Some(text.map(|text| Outcome::Error(Error::from_portable(value(text)))))
         }
         (Status::Cancelled, _) => Some(Ok(Outcome::Cancelled)),
         (Status::MaxRecoveryAttemptsExceeded, _) => {
-            let reason = payloads.decode_some(row.filled("error")?).await.unwrap_or_default();
+            let reason = payloads
+                .decode_some(row.filled("error")?)
+                .await
+                .unwrap_or_default();
             let reason = reason.and_then(|text| serde_json::from_str(&text).ok());
             Some(Ok(Outcome::Parked(reason.map(Error::from_portable))))
         }

@@ -35,8 +35,8 @@ use crate::workflow::Registry;
 use arrival::Arrivals;
 pub(crate) use arrival::Kind;
 use completion::Completions;
-use rounds::Rounds;
 pub(crate) use completion::Outcome;
+use rounds::Rounds;
 pub(crate) use run::StoredInput;
 
 /// The net under all notifications: how often things are looked at in any case.

@@ -49,7 +49,11 @@ impl Runtime {
     fn pulse(&self) -> (u64, usize, usize) {
         let counters = self.recorder.counters();
         let written = counters.rows.load(Ordering::Acquire) + self.recorder.gate().passed();
-        (written, self.running().len(), self.starting.load(Ordering::Acquire))
+        (
+            written,
+            self.running().len(),
+            self.starting.load(Ordering::Acquire),
+        )
     }
 
     fn all_wait(&self) -> bool {
@@ -57,7 +61,10 @@ impl Runtime {
         self.starting.load(Ordering::Acquire) == 0
             && self.recorder.in_flight() == 0
             && !self.arrivals.any_due()
-            && self.executions().iter().all(|execution| execution.only_waits(now))
+            && self
+                .executions()
+                .iter()
+                .all(|execution| execution.only_waits(now))
     }
 
     /// The next instant at which something happens by itself, in epoch milliseconds.
@@ -65,7 +72,10 @@ impl Runtime {
         let tick = self.next_tick.load(Ordering::Relaxed);
         let tick = Some(tick).filter(|tick| *tick != i64::MAX);
         let stored = self.next_stored_event().await.map_err(from_database)?;
-        let events = [self.clock().next_timer(), tick].into_iter().flatten().chain(stored);
+        let events = [self.clock().next_timer(), tick]
+            .into_iter()
+            .flatten()
+            .chain(stored);
         let now = self.clock().now_ms();
         Ok(events.filter(|at| *at > now).min())
     }
@@ -85,7 +95,10 @@ impl Runtime {
             events.extend(row.int("at")?);
         }
         for queue in db.list_queues(&scope).await? {
-            let periods = [queue.rate_limit_period_sec, queue.partition_rate_limit_period_sec];
+            let periods = [
+                queue.rate_limit_period_sec,
+                queue.partition_rate_limit_period_sec,
+            ];
             for period in periods.into_iter().flatten() {
                 let period_ms = (period * 1000.0) as i64;
                 let oldest = db
@@ -97,7 +110,11 @@ impl Runtime {
                     .bind(&queue.name)
                     .push(")");
                 let oldest = db.read(oldest).await?;
-                let at = oldest.first().map(|row| row.int("at")).transpose()?.flatten();
+                let at = oldest
+                    .first()
+                    .map(|row| row.int("at"))
+                    .transpose()?
+                    .flatten();
                 events.extend(at.map(|at| at.saturating_add(period_ms).saturating_add(1)));
             }
         }

@@ -27,7 +27,8 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         }
         let _round = runtime.rounds.sweeps.begin();
         // A client takes no work, and looks after nobody's.
-        if (swept.elapsed() >= POLL || runtime.clock().is_manual()) && runtime.identity.capacity > 0 {
+        if (swept.elapsed() >= POLL || runtime.clock().is_manual()) && runtime.identity.capacity > 0
+        {
             swept = Instant::now();
             if let Err(error) = sweep(&runtime).await {
                 tracing::debug!(%error, "could not sweep deadlines and delays; trying again");

@@ -17,7 +17,10 @@ impl SystemDatabase {
             ("status", Some(row.status.as_str())),
             ("name", Some(row.name.as_str())),
             ("queue_name", row.queue.as_deref()),
-            ("application_name", Some(application).filter(|name| !name.is_empty())),
+            (
+                "application_name",
+                Some(application).filter(|name| !name.is_empty()),
+            ),
             ("application_version", row.app_version.as_deref()),
             ("application_id", Some("")),
             ("serialization", Some(crate::workflow::PORTABLE)),
@@ -35,7 +38,9 @@ impl SystemDatabase {
             ("recovery_attempts", Some(0)),
         ];
         let columns = texts.iter().map(|(column, _)| *column);
-        let columns: Vec<&str> = columns.chain(numbers.iter().map(|(column, _)| *column)).collect();
+        let columns: Vec<&str> = columns
+            .chain(numbers.iter().map(|(column, _)| *column))
+            .collect();
         let mut insert = self
             .sql("INSERT INTO @workflow_status (priority, attributes, ")
             .push(&columns.join(", "))

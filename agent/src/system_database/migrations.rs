@@ -268,7 +268,11 @@ pub(super) async fn reset(db: &SystemDatabase) -> Result<(), DatabaseError> {
             let schema = quote_identifier(db.schema());
             let mut connection = pool.acquire().await?;
             refuse_foreign_layout(&mut connection, db.schema()).await?;
-            run_script(&mut connection, format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+            run_script(
+                &mut connection,
+                format!("DROP SCHEMA IF EXISTS {schema} CASCADE"),
+            )
+            .await?;
         }
         Pool::Sqlite { writer, .. } => {
             let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;

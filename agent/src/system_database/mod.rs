@@ -281,8 +281,11 @@ impl SystemDatabase {
     ///
     /// # Errors
     /// If the database refuses.
-    pub async fn count_by_status(&self) -> Result<std::collections::BTreeMap<String, i64>, DatabaseError> {
-        let count = self.sql("SELECT status, COUNT(*) AS count FROM @workflow_status GROUP BY status");
+    pub async fn count_by_status(
+        &self,
+    ) -> Result<std::collections::BTreeMap<String, i64>, DatabaseError> {
+        let count =
+            self.sql("SELECT status, COUNT(*) AS count FROM @workflow_status GROUP BY status");
         let rows = self.read_listing(count).await?;
         rows.iter()
             .map(|row| Ok((row.required("status")?, row.int("count")?.unwrap_or(0))))

@@ -24,11 +24,15 @@ impl SystemDatabase {
     /// The same database under a clock that stands still at this instant until it is moved. For a schema
     /// that was made for the test.
     pub(crate) async fn under_test_clock(mut self, now_ms: i64) -> Result<Self, DatabaseError> {
-        let create = self.sql("CREATE TABLE IF NOT EXISTS @segno_test_clock (now_ms BIGINT NOT NULL)");
+        let create =
+            self.sql("CREATE TABLE IF NOT EXISTS @segno_test_clock (now_ms BIGINT NOT NULL)");
         self.write(create).await?;
         let empty = self.sql("DELETE FROM @segno_test_clock");
         self.write(empty).await?;
-        let insert = self.sql("INSERT INTO @segno_test_clock (now_ms) VALUES (").bind(now_ms).push(")");
+        let insert = self
+            .sql("INSERT INTO @segno_test_clock (now_ms) VALUES (")
+            .bind(now_ms)
+            .push(")");
         self.write(insert).await?;
         match self.dialect() {
             Dialect::Postgres => self.stamp_by_function().await?,
@@ -40,7 +44,9 @@ impl SystemDatabase {
 
     /// Moves both clocks: the database's first, so that whoever wakes up finds it moved.
     pub(crate) async fn move_clock(&self, now_ms: i64) -> Result<(), DatabaseError> {
-        let moved = self.sql("UPDATE @segno_test_clock SET now_ms = ").bind(now_ms);
+        let moved = self
+            .sql("UPDATE @segno_test_clock SET now_ms = ")
+            .bind(now_ms);
         self.write(moved).await?;
         self.clock.set(now_ms);
         Ok(())
@@ -77,7 +83,9 @@ impl SystemDatabase {
             let text = sqlx::AssertSqlSafe(text);
             match self.pool() {
                 Pool::Postgres(pool) => sqlx::raw_sql(text).execute(pool).await.map(drop)?,
-                Pool::Sqlite { writer, .. } => sqlx::raw_sql(text).execute(writer).await.map(drop)?,
+                Pool::Sqlite { writer, .. } => {
+                    sqlx::raw_sql(text).execute(writer).await.map(drop)?
+                }
             }
         }
         Ok(())

@@ -159,7 +159,8 @@ impl<S, R> CrashEverywhere<S, R> {
                     Side::After => format!("after checkpoint {number}"),
                 };
                 let ran = ran.map_err(|error| differs(&place, &error.to_string()))?;
-                self.compare(&first, &ran).map_err(|what| differs(&place, &what))?;
+                self.compare(&first, &ran)
+                    .map_err(|what| differs(&place, &what))?;
             }
         }
         Ok(first.result)
@@ -167,7 +168,10 @@ impl<S, R> CrashEverywhere<S, R> {
 
     fn compare(&self, first: &Ran, ran: &Ran) -> Result<(), String> {
         if first.steps != ran.steps {
-            return Err(format!("steps {:?} instead of {:?}", ran.steps, first.steps));
+            return Err(format!(
+                "steps {:?} instead of {:?}",
+                ran.steps, first.steps
+            ));
         }
         match (&first.result, &ran.result) {
             (Ok(_), Ok(_)) | (Err(_), Err(_)) if self.any_result => Ok(()),

@@ -77,8 +77,14 @@ pub async fn drop_schema(db: &Db) -> Result<()> {
         return Ok(());
     }
     let schema = crate::system_database::quote_identifier(db.system.schema());
-    let drop = db.system.sql(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
-    db.system.write(drop).await.map(|_| ()).map_err(from_database)
+    let drop = db
+        .system
+        .sql(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE"));
+    db.system
+        .write(drop)
+        .await
+        .map(|_| ())
+        .map_err(from_database)
 }
 
 async fn prepare(system: SystemDatabase) -> Result<Db> {
@@ -93,7 +99,10 @@ async fn prepare(system: SystemDatabase) -> Result<Db> {
 /// [`database`] or [`postgres`], else on one in memory. Neither the environment nor a control plane is looked
 /// at; version and executor id are `test` unless given.
 pub async fn launch<S>(builder: Builder<S>) -> Result<App> {
-    let db = match builder.open_database().filter(|db| db.system.clock().is_manual()) {
+    let db = match builder
+        .open_database()
+        .filter(|db| db.system.clock().is_manual())
+    {
         Some(db) => db,
         None => database().await?,
     };
@@ -133,7 +142,10 @@ impl App {
     /// Lets time pass, from one thing that happens to the next, and waits until the application is idle.
     pub async fn advance(&self, duration: Duration) -> Result<()> {
         let runtime = self.runtime();
-        let end = runtime.clock().now_ms().saturating_add(clock::millis(duration));
+        let end = runtime
+            .clock()
+            .now_ms()
+            .saturating_add(clock::millis(duration));
         loop {
             self.idle().await;
             match runtime.next_event().await? {

@@ -61,7 +61,11 @@ pub struct Replayed {
 /// ```
 pub async fn replay<S>(builder: Builder<S>, export: &str) -> Result<Vec<Replayed>> {
     let db = database().await?;
-    let ids = db.system.import_workflows(export).await.map_err(from_database)?;
+    let ids = db
+        .system
+        .import_workflows(export)
+        .await
+        .map_err(from_database)?;
     let outcome = Arc::<Mutex<Option<OutcomeRow>>>::default();
     let runtime = builder
         .for_replay(Gate::RepeatsOnly(outcome.clone()), db)
@@ -105,9 +109,14 @@ async fn replay_one(
         steps,
         ended: !recorded.status.is_active(),
     };
-    let now = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let now = outcome
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     let Some(now) = now else {
-        return Err(Error::misuse(format!("replay of `{id}`: the code stopped without an end, or panicked")));
+        return Err(Error::misuse(format!(
+            "replay of `{id}`: the code stopped without an end, or panicked"
+        )));
     };
     let error = now.error.as_deref().map(|text| {
         Error::from_portable(serde_json::from_str(text).unwrap_or_else(|_| text.into()))
@@ -135,8 +144,13 @@ async fn replay_one(
             asked_for: Vec::new(),
         }));
     }
-    let output = now.output.as_deref().map(serde_json::from_str::<serde_json::Value>);
-    let output = output.transpose().map_err(|error| Error::serialization("replayed result", error))?;
+    let output = now
+        .output
+        .as_deref()
+        .map(serde_json::from_str::<serde_json::Value>);
+    let output = output
+        .transpose()
+        .map_err(|error| Error::serialization("replayed result", error))?;
     let same = match (&recorded.error, &error) {
         (None, None) => recorded.output.unwrap_or_default() == output.unwrap_or_default(),
         (Some(then), Some(now)) => then.kind() == now.kind(),
@@ -146,5 +160,7 @@ async fn replay_one(
         return Ok(replayed);
     }
     let now = now.output.or(now.error).unwrap_or_default();
-    Err(Error::message(format!("replay of `{id}`: it ends with {now}, which is not what is on record")))
+    Err(Error::message(format!(
+        "replay of `{id}`: it ends with {now}, which is not what is on record"
+    )))
 }

@@ -31,7 +31,9 @@ impl World {
     async fn on(db: &Db) -> Self {
         db.transaction(|tx| {
             Box::pin(async {
-                tx.query("CREATE TABLE IF NOT EXISTS effects (name TEXT)").execute().await?;
+                tx.query("CREATE TABLE IF NOT EXISTS effects (name TEXT)")
+                    .execute()
+                    .await?;
                 Ok(())
             })
         })
@@ -85,7 +87,10 @@ async fn transactions(ctx: Ctx<World>, count: usize) -> segno::Result<()> {
         ctx.transaction(&ctx.state().db, format!("transaction {number}"), |tx| {
             Box::pin(async move {
                 let name = format!("{} {number}", proxy::MARK);
-                tx.query("INSERT INTO effects (name) VALUES ($1)").bind(name).execute().await?;
+                tx.query("INSERT INTO effects (name) VALUES ($1)")
+                    .bind(name)
+                    .execute()
+                    .await?;
                 Ok(())
             })
         })
@@ -105,7 +110,12 @@ async fn a_step_whose_commit_is_never_confirmed_is_recorded_once() {
     assert!(proxy.cuts() >= 5, "only {} answers were cut", proxy.cuts());
     assert_eq!(world.ran.load(Ordering::Relaxed), 20, "no step ran twice");
     let recorded = app.steps("run").await.unwrap();
-    assert!(recorded.iter().enumerate().all(|(index, step)| step.position == index as i64));
+    assert!(
+        recorded
+            .iter()
+            .enumerate()
+            .all(|(index, step)| step.position == index as i64)
+    );
     assert_eq!(recorded.len(), 20);
     app.abort().await;
     database.drop().await;
@@ -169,7 +179,11 @@ async fn workflows_wait_while_the_disk_is_full() {
     for result in within(runs).await.unwrap() {
         assert_eq!(result.unwrap(), 190);
     }
-    assert_eq!(world.ran.load(Ordering::Relaxed), 1 + 50 * 20, "no step ran twice");
+    assert_eq!(
+        world.ran.load(Ordering::Relaxed),
+        1 + 50 * 20,
+        "no step ran twice"
+    );
     within(app.shutdown(Duration::from_secs(5))).await.unwrap();
 }
 
@@ -182,18 +196,32 @@ async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
 
 #[tokio::test]
 async fn a_clock_that_jumps_makes_things_late_and_nothing_worse() {
-    let app = testing::launch(Segno::named("t").workflow("naps", naps)).await.unwrap();
-    let run = app.start(naps, ()).timeout(Duration::from_secs(24 * 3600)).await.unwrap();
+    let app = testing::launch(Segno::named("t").workflow("naps", naps))
+        .await
+        .unwrap();
+    let run = app
+        .start(naps, ())
+        .timeout(Duration::from_secs(24 * 3600))
+        .await
+        .unwrap();
     app.idle().await;
     app.jump(Duration::from_secs(5 * 3600)).await.unwrap();
     app.idle().await;
-    assert_eq!(run.steps().await.unwrap().len(), 3, "it woke once, and sleeps again for an hour");
+    assert_eq!(
+        run.steps().await.unwrap().len(),
+        3,
+        "it woke once, and sleeps again for an hour"
+    );
     assert_eq!(run.status().await.unwrap(), Status::Pending);
     app.jump(Duration::from_secs(2 * 3600)).await.unwrap();
     assert_eq!(run.result().await.unwrap(), 2);
 
     // A jump over a deadline is past the deadline.
-    let late = app.start(naps, ()).timeout(Duration::from_secs(600)).await.unwrap();
+    let late = app
+        .start(naps, ())
+        .timeout(Duration::from_secs(600))
+        .await
+        .unwrap();
     app.idle().await;
     app.jump(Duration::from_secs(4 * 3600)).await.unwrap();
     app.idle().await;
@@ -205,7 +233,11 @@ async fn a_schema_of_the_future_is_worked_on_and_left_as_it_is() {
     let database = PostgresDatabase::create().await;
     let db = Db::connect(&database.url).await.unwrap();
     db.system_database().migrate().await.unwrap();
-    database_support::execute(&database.url, "UPDATE dbos.dbos_migrations SET version = 9999").await;
+    database_support::execute(
+        &database.url,
+        "UPDATE dbos.dbos_migrations SET version = 9999",
+    )
+    .await;
     let world = World::on(&db).await;
     for migrate in [Migrate::Run, Migrate::Verify] {
         let app = world.app().migrate(migrate).launch().await.unwrap();
@@ -229,19 +261,34 @@ async fn a_role_without_rights_on_the_schema_runs_an_application() {
     let mut url = url::Url::parse(&database.url).unwrap();
     url.set_username(&role).unwrap();
     let db = Db::connect(url.as_str()).await.unwrap();
-    let app = Segno::named("modest").database(&db).app_version("v1").migrate(Migrate::Verify);
+    let app = Segno::named("modest")
+        .database(&db)
+        .app_version("v1")
+        .migrate(Migrate::Verify);
     let app = app.workflow("naps", small).launch().await.unwrap();
     assert_eq!(within(app.run(small, 4)).await.unwrap(), 8);
     let refused = db.transaction(|tx| {
         Box::pin(async {
-            tx.query("ALTER TABLE dbos.workflow_status ADD COLUMN mine TEXT").execute().await?;
+            tx.query("ALTER TABLE dbos.workflow_status ADD COLUMN mine TEXT")
+                .execute()
+                .await?;
             Ok(())
         })
     });
-    assert!(refused.await.unwrap_err().to_string().contains("must be owner"));
+    assert!(
+        refused
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("must be owner")
+    );
     app.abort().await;
     drop(owner);
-    database_support::execute(&database.url, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    database_support::execute(
+        &database.url,
+        &format!("DROP OWNED BY {role}; DROP ROLE {role}"),
+    )
+    .await;
     database.drop().await;
 }
 
@@ -270,7 +317,10 @@ async fn starts_and_messages_go_with_the_transaction(db: Db) {
             db.transaction(|tx| {
                 let app = app.clone();
                 Box::pin(async move {
-                    let start = app.start(small, 21).id(format!("small-{commits}")).queue("q");
+                    let start = app
+                        .start(small, 21)
+                        .id(format!("small-{commits}"))
+                        .queue("q");
                     let handle = start.in_transaction(tx).await?;
                     tx.send(Message::new("waits", "answer", &commits)).await?;
                     if commits {
@@ -292,7 +342,10 @@ async fn starts_and_messages_go_with_the_transaction(db: Db) {
 
     let unknown = db.transaction(|tx| Box::pin(tx.send(Message::new("nobody", "answer", &1))));
     let error = unknown.await.unwrap_err();
-    assert!(matches!(error.kind(), segno::ErrorKind::NotFound { id, .. } if id == "nobody"), "{error}");
+    assert!(
+        matches!(error.kind(), segno::ErrorKind::NotFound { id, .. } if id == "nobody"),
+        "{error}"
+    );
     app.abort().await;
 }
 

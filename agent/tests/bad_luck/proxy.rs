@@ -31,7 +31,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut through = upstream;
         through.set_host(Some("127.0.0.1")).unwrap();
-        through.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        through
+            .set_port(Some(listener.local_addr().unwrap().port()))
+            .unwrap();
         let plan = Arc::<Plan>::default();
         let shared = plan.clone();
         tokio::spawn(async move {
@@ -64,7 +66,9 @@ impl Plan {
     fn dooms(&self, message: &[u8]) -> bool {
         let mark = self.mark.lock().unwrap().clone();
         let Some(mark) = mark else { return false };
-        let marked = message.windows(mark.len()).any(|window| window == mark.as_bytes());
+        let marked = message
+            .windows(mark.len())
+            .any(|window| window == mark.as_bytes());
         marked && self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
     }
 }

@@ -35,11 +35,16 @@ async fn payloads_stay_here_where_only_metadata_is_shown(f: &Fixture) {
     };
     let _client = spawn(&server, f, hooks);
     let mut peer = server.accept().await;
-    f.workflow("shown", "SUCCESS", &[("serialization", "'portable_json'")]).await;
+    f.workflow("shown", "SUCCESS", &[("serialization", "'portable_json'")])
+        .await;
     f.run("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES ('shown', '{\"positionalArgs\":[42],\"namedArgs\":{}}')").await;
-    f.run("INSERT INTO @workflow_output (workflow_uuid, output) VALUES ('shown', '42')").await;
+    f.run("INSERT INTO @workflow_output (workflow_uuid, output) VALUES ('shown', '42')")
+        .await;
     f.run("INSERT INTO @operation_outputs (workflow_uuid, function_id, function_name, output, application_name) VALUES ('shown', 0, 'charge', '42', 'shop')").await;
-    f.run("INSERT INTO @workflow_events (workflow_uuid, key, value) VALUES ('shown', 'stage', '42')").await;
+    f.run(
+        "INSERT INTO @workflow_events (workflow_uuid, key, value) VALUES ('shown', 'stage', '42')",
+    )
+    .await;
     let record = peer
         .get(&GetWorkflow {
             workflow_id: "shown".to_owned(),

@@ -64,7 +64,10 @@ async fn everything(ctx: Ctx<World>, n: u32) -> segno::Result<Vec<u32>> {
     assert!(failed.is_err());
     ctx.transaction(&ctx.state().db, "count", |tx| {
         Box::pin(async {
-            tx.query("INSERT INTO effects (id) VALUES ($1)").bind(ctx.workflow_id().to_owned()).execute().await?;
+            tx.query("INSERT INTO effects (id) VALUES ($1)")
+                .bind(ctx.workflow_id().to_owned())
+                .execute()
+                .await?;
             Ok(())
         })
     })
@@ -90,7 +93,10 @@ async fn something(ctx: Ctx<World>, n: u32) -> segno::Result<u32> {
     ctx.step("step", || async { Ok(()) }).await?;
     ctx.transaction(&ctx.state().db, "count", |tx| {
         Box::pin(async {
-            tx.query("INSERT INTO effects (id) VALUES ($1)").bind(ctx.workflow_id().to_owned()).execute().await?;
+            tx.query("INSERT INTO effects (id) VALUES ($1)")
+                .bind(ctx.workflow_id().to_owned())
+                .execute()
+                .await?;
             Ok(())
         })
     })
@@ -102,7 +108,9 @@ async fn something(ctx: Ctx<World>, n: u32) -> segno::Result<u32> {
 async fn world(db: Db) -> segno::Result<Builder<World>> {
     db.transaction(|tx| {
         Box::pin(async {
-            tx.query("CREATE TABLE IF NOT EXISTS effects (id TEXT)").execute().await?;
+            tx.query("CREATE TABLE IF NOT EXISTS effects (id TEXT)")
+                .execute()
+                .await?;
             tx.query("DELETE FROM effects").execute().await?;
             Ok(())
         })
@@ -125,7 +133,9 @@ async fn counted_once(app: Segno, _: String) -> segno::Result<()> {
     });
     match count.await? {
         1 => Ok(()),
-        other => Err(Error::message(format!("the transaction happened {other} times"))),
+        other => Err(Error::message(format!(
+            "the transaction happened {other} times"
+        ))),
     }
 }
 
@@ -151,7 +161,11 @@ async fn every_checkpoint_survives_a_crash_on_postgres_too() {
 #[tokio::test]
 async fn what_happens_outside_is_done_meanwhile() {
     let approved = testing::crash_everywhere(expenses, expense, 9900)
-        .meanwhile(|app, id| async move { app.send(id, "approval", &true).idempotency_key("click").await })
+        .meanwhile(|app, id| async move {
+            app.send(id, "approval", &true)
+                .idempotency_key("click")
+                .await
+        })
         .await
         .unwrap();
     assert!(approved);
@@ -161,13 +175,24 @@ async fn what_happens_outside_is_done_meanwhile() {
 async fn a_workflow_that_is_not_deterministic_is_found_out() {
     async fn counts(ctx: Ctx<Arc<AtomicU32>>, _: ()) -> segno::Result<()> {
         let execution = ctx.state().fetch_add(1, Ordering::Relaxed);
-        ctx.step(format!("execution {execution}"), || async { Ok(()) }).await?;
+        ctx.step(format!("execution {execution}"), || async { Ok(()) })
+            .await?;
         ctx.step("then", || async { Ok(()) }).await
     }
-    let app = || Segno::named("t").state(Arc::<AtomicU32>::default()).workflow("counts", counts);
-    let error = testing::crash_everywhere(app, counts, ()).await.unwrap_err().to_string();
+    let app = || {
+        Segno::named("t")
+            .state(Arc::<AtomicU32>::default())
+            .workflow("counts", counts)
+    };
+    let error = testing::crash_everywhere(app, counts, ())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("checkpoint"), "{error}");
-    assert!(error.contains("execution 0") && error.contains("execution 1"), "{error}");
+    assert!(
+        error.contains("execution 0") && error.contains("execution 1"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -177,7 +202,10 @@ async fn a_workflow_that_waits_for_nobody_is_found_out() {
         ctx.run(other, ()).queue("nowhere").await
     }
     let app = || Segno::named("t").workflow("forever", forever);
-    let error = testing::crash_everywhere(app, forever, ()).await.unwrap_err().to_string();
+    let error = testing::crash_everywhere(app, forever, ())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("nothing more happens by itself"), "{error}");
     assert!(error.contains("waits for workflow"), "{error}");
 }

@@ -11,7 +11,9 @@ async fn order(ctx: Ctx, n: u32) -> segno::Result<u32> {
 }
 
 async fn export_of(done: bool) -> String {
-    let app = testing::launch(Segno::named("shop").workflow("order", order)).await.unwrap();
+    let app = testing::launch(Segno::named("shop").workflow("order", order))
+        .await
+        .unwrap();
     let run = app.start(order, 7).id("order-7").await.unwrap();
     app.idle().await;
     if done {
@@ -69,22 +71,42 @@ async fn unchanged_code_repeats_a_run_without_doing_anything() {
     let export = export_of(true).await;
     let replayed = replay!(&export, same).unwrap();
     assert_eq!(replayed.len(), 1);
-    assert_eq!((replayed[0].id.as_str(), replayed[0].steps, replayed[0].ended), ("order-7", 3, true));
+    assert_eq!(
+        (
+            replayed[0].id.as_str(),
+            replayed[0].steps,
+            replayed[0].ended
+        ),
+        ("order-7", 3, true)
+    );
 }
 
 #[tokio::test]
 async fn changed_code_is_told_where_it_differs() {
     let export = export_of(true).await;
     let error = replay!(&export, renamed).unwrap_err();
-    let ErrorKind::Nondeterminism { step, recorded, asked, on_record, asked_for } = error.kind() else {
+    let ErrorKind::Nondeterminism {
+        step,
+        recorded,
+        asked,
+        on_record,
+        asked_for,
+    } = error.kind()
+    else {
         panic!("{error}");
     };
-    assert_eq!((*step, recorded.as_str(), asked.as_str()), (2, "charge", "charge card"));
+    assert_eq!(
+        (*step, recorded.as_str(), asked.as_str()),
+        (2, "charge", "charge card")
+    );
     assert_eq!(on_record, &["0 price", "1 DBOS.sleep", "2 charge"]);
     assert_eq!(asked_for, &["0 price", "1 DBOS.sleep", "2 charge card"]);
 
     let error = replay!(&export, more).unwrap_err();
-    let expected = ErrorKind::NotRecorded { step: 3, asked: "thank".into() };
+    let expected = ErrorKind::NotRecorded {
+        step: 3,
+        asked: "thank".into(),
+    };
     assert_eq!(*error.kind(), expected);
     let error = replay!(&export, fewer).unwrap_err().to_string();
     assert!(error.contains("the end of the workflow"), "{error}");

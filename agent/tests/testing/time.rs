@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use segno::testing::{self, App};
-use segno::{Builder, Ctx, Error, ErrorKind, NoAppState, Queue, Schedule, Scheduled, Segno, Status};
+use segno::{
+    Builder, Ctx, Error, ErrorKind, NoAppState, Queue, Schedule, Scheduled, Segno, Status,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -61,9 +63,15 @@ async fn the_database_goes_by_the_same_clock() {
         app.advance(DAY).await.unwrap();
         app.run(naps, 0).id("second").await.unwrap();
         let runs = app.workflows().await.unwrap();
-        let times: Vec<_> = runs.iter().map(|run| (run.created_at, run.completed_at.unwrap())).collect();
+        let times: Vec<_> = runs
+            .iter()
+            .map(|run| (run.created_at, run.completed_at.unwrap()))
+            .collect();
         let second = testing::START_MS + 24 * 3_600_000;
-        assert_eq!(times, [(testing::START_MS, testing::START_MS), (second, second)]);
+        assert_eq!(
+            times,
+            [(testing::START_MS, testing::START_MS), (second, second)]
+        );
     })
     .await;
 }
@@ -99,7 +107,12 @@ async fn deadlines_and_delays_are_kept() {
     };
     on_both(builder, |app| async move {
         let limited = app.start(approval, ()).timeout(HOUR / 4).await.unwrap();
-        let delayed = app.start(approval, ()).queue("later").delay(HOUR).await.unwrap();
+        let delayed = app
+            .start(approval, ())
+            .queue("later")
+            .delay(HOUR)
+            .await
+            .unwrap();
         app.advance(HOUR / 2).await.unwrap();
         assert_eq!(limited.status().await.unwrap(), Status::Cancelled);
         assert_eq!(delayed.status().await.unwrap(), Status::Delayed);
@@ -198,5 +211,8 @@ async fn attempts_wait_and_time_out_by_it() {
         app.jump(HOUR).await.unwrap();
     }
     let error = run.await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::StepTimeout { .. }), "{error}");
+    assert!(
+        matches!(error.kind(), ErrorKind::StepTimeout { .. }),
+        "{error}"
+    );
 }

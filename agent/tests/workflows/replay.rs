@@ -354,7 +354,12 @@ async fn other_code_at_the_same_position_sets_the_run_aside(place: &Place) {
         .await
         .unwrap();
     app.resume("run").await.unwrap();
-    assert_eq!(within(app.handle::<u32>("run").await.unwrap()).await.unwrap(), 6);
+    assert_eq!(
+        within(app.handle::<u32>("run").await.unwrap())
+            .await
+            .unwrap(),
+        6
+    );
     assert_eq!(before.count("one"), 1);
     let run = &app.workflows().id("run").with_payloads().await.unwrap()[0];
     assert!(run.error.is_none(), "{run:?}");

@@ -115,7 +115,9 @@ mod tests {
     async fn has_orders(app: Segno, expected: i64) -> segno::Result<()> {
         match orders(app).await? {
             count if count == expected => Ok(()),
-            count => Err(Error::message(format!("{count} orders instead of {expected}"))),
+            count => Err(Error::message(format!(
+                "{count} orders instead of {expected}"
+            ))),
         }
     }
 
@@ -125,7 +127,12 @@ mod tests {
         let one_order = |app, _| has_orders(app, 1);
         good().any_result().check(one_order).await.unwrap();
         let url = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
-        good().any_result().check(one_order).on_postgres(url).await.unwrap();
+        good()
+            .any_result()
+            .check(one_order)
+            .on_postgres(url)
+            .await
+            .unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,7 +37,11 @@ pub(super) fn object(format: Format, object: &Value) -> anyhow::Result<()> {
         .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| (name.clone(), text(value)))
         .collect();
-    let width = members.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = members
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
     let lines: Vec<String> = members
         .iter()
         .map(|(name, value)| format!("{name:width$}  {value}"))
@@ -76,7 +80,10 @@ fn table(columns: &[Column], rows: &[Value]) -> String {
     let lines: Vec<String> = lines
         .iter()
         .map(|line| {
-            let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let cells = line
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
             cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         })
         .collect();

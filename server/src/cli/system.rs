@@ -46,7 +46,9 @@ pub(super) async fn run(command: SystemCommand) -> anyhow::Result<()> {
         SystemCommand::Migrate { grant_to, common } => migrate(&common, grant_to.as_deref()).await,
         SystemCommand::Reset { yes, common } => {
             if !yes {
-                anyhow::bail!("this deletes every workflow of every application in the database; say --yes");
+                anyhow::bail!(
+                    "this deletes every workflow of every application in the database; say --yes"
+                );
             }
             let db = common.database.connect(false).await?;
             db.system_database().reset().await?;

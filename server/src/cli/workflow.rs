@@ -180,7 +180,9 @@ fn instant(text: &str) -> Result<SystemTime, String> {
     if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
         return Ok(instant.into());
     }
-    let wrong = || "write an instant as 2026-01-31T12:00:00Z, or as a time ago: 90s, 15m, 6h, 2d".to_owned();
+    let wrong = || {
+        "write an instant as 2026-01-31T12:00:00Z, or as a time ago: 90s, 15m, 6h, 2d".to_owned()
+    };
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -218,8 +220,15 @@ pub(super) async fn run(command: WorkflowCommand) -> anyhow::Result<()> {
         WorkflowCommand::List(list) => self::list(*list).await,
         WorkflowCommand::Get { id, common } => {
             let client = common.client().await?;
-            let found = client.workflows().id(&id).of_all_applications().with_payloads().await?;
-            let found = found.first().with_context(|| format!("there is no workflow `{id}`"))?;
+            let found = client
+                .workflows()
+                .id(&id)
+                .of_all_applications()
+                .with_payloads()
+                .await?;
+            let found = found
+                .first()
+                .with_context(|| format!("there is no workflow `{id}`"))?;
             output::object(common.output, &workflow(found, true))
         }
         WorkflowCommand::Steps { id, common } => {
@@ -231,9 +240,17 @@ pub(super) async fn run(command: WorkflowCommand) -> anyhow::Result<()> {
         WorkflowCommand::Explain { id, common } => {
             let explanation = common.client().await?.explain(&id).await?;
             let reason = format!("{:?}", explanation.reason);
-            output::done(common.output, &explanation.text, &json!({"reason": reason, "text": explanation.text}))
+            output::done(
+                common.output,
+                &explanation.text,
+                &json!({"reason": reason, "text": explanation.text}),
+            )
         }
-        WorkflowCommand::Export { id, with_children, common } => {
+        WorkflowCommand::Export {
+            id,
+            with_children,
+            common,
+        } => {
             let export = common.client().await?.export(&id, with_children).await?;
             output::done(common.output, &export, &json!({ "export": export }))
         }
@@ -249,12 +266,21 @@ pub(super) async fn run(command: WorkflowCommand) -> anyhow::Result<()> {
 /// Commands that change workflows.
 async fn change(command: WorkflowCommand) -> anyhow::Result<()> {
     match command {
-        WorkflowCommand::Cancel { ids, with_children, common } => {
+        WorkflowCommand::Cancel {
+            ids,
+            with_children,
+            common,
+        } => {
             let client = common.client().await?;
             for id in &ids {
                 client.handle::<Value>(id).await?;
                 let cancel = client.cancel(id);
-                if with_children { cancel.with_children() } else { cancel }.await?;
+                if with_children {
+                    cancel.with_children()
+                } else {
+                    cancel
+                }
+                .await?;
             }
             common.changed("cancelled", &ids)
         }
@@ -270,12 +296,21 @@ async fn change(command: WorkflowCommand) -> anyhow::Result<()> {
             }
             common.changed("resumed", &ids)
         }
-        WorkflowCommand::Delete { ids, with_children, common } => {
+        WorkflowCommand::Delete {
+            ids,
+            with_children,
+            common,
+        } => {
             let client = common.client().await?;
             for id in &ids {
                 client.handle::<Value>(id).await?;
                 let delete = client.delete(id);
-                if with_children { delete.with_children() } else { delete }.await?;
+                if with_children {
+                    delete.with_children()
+                } else {
+                    delete
+                }
+                .await?;
             }
             common.changed("deleted", &ids)
         }
@@ -331,7 +366,10 @@ async fn list(list: List) -> anyhow::Result<()> {
         query = query.with_payloads();
     }
     let found = query.await?;
-    let found: Vec<Value> = found.iter().map(|run| workflow(run, list.payloads)).collect();
+    let found: Vec<Value> = found
+        .iter()
+        .map(|run| workflow(run, list.payloads))
+        .collect();
     output::list(list.common.output, &LISTED, &found)
 }
 
@@ -359,7 +397,11 @@ async fn fork(fork: Fork) -> anyhow::Result<()> {
         request = request.queue(queue);
     }
     let id = request.await?;
-    output::done(fork.common.output, &id, &json!({ "id": id, "forkedFrom": fork.id }))
+    output::done(
+        fork.common.output,
+        &id,
+        &json!({ "id": id, "forkedFrom": fork.id }),
+    )
 }
 
 impl Common {

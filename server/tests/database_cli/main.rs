@@ -33,7 +33,12 @@ impl Place {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -52,7 +57,11 @@ impl Place {
     /// Standard error of a command that must fail with this code.
     fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments, "");
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {output:?}"
+        );
         String::from_utf8(output.stderr).unwrap()
     }
 
@@ -81,7 +90,10 @@ async fn order(ctx: Ctx, cents: i64) -> segno::Result<i64> {
 }
 
 async fn approval(ctx: Ctx, _: ()) -> segno::Result<bool> {
-    let approved = ctx.recv::<bool>("approval").timeout(Duration::from_secs(3600)).await;
+    let approved = ctx
+        .recv::<bool>("approval")
+        .timeout(Duration::from_secs(3600))
+        .await;
     Ok(approved.unwrap_or(false))
 }
 
@@ -101,21 +113,39 @@ async fn workflows_are_looked_at_and_changed() {
     let table = place.done(&["workflow", "list"]);
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("ID") && lines.len() == 4, "{table}");
-    assert!(table.contains("waiting") && table.contains("PENDING"), "{table}");
+    assert!(
+        table.contains("waiting") && table.contains("PENDING"),
+        "{table}"
+    );
     let listed = place.json(&["workflow", "list", "--status", "error", "--name", "order"]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["id"], "bad");
-    assert!(listed[0].get("input").is_none(), "payloads only when asked for");
+    assert!(
+        listed[0].get("input").is_none(),
+        "payloads only when asked for"
+    );
     let since = place.json(&["workflow", "list", "--until", "1h"]);
     assert_eq!(since, Value::Array(Vec::new()));
 
     let got = place.json(&["workflow", "get", "good"]);
-    assert_eq!((&got["status"], &got["output"]), (&"SUCCESS".into(), &42.into()));
+    assert_eq!(
+        (&got["status"], &got["output"]),
+        (&"SUCCESS".into(), &42.into())
+    );
     let steps = place.json(&["workflow", "steps", "bad"]);
-    let names: Vec<_> = steps.as_array().unwrap().iter().map(|step| step["name"].clone()).collect();
+    let names: Vec<_> = steps
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["name"].clone())
+        .collect();
     assert_eq!(names, ["price", "charge"]);
     assert_eq!(steps[1]["error"], "card declined");
-    assert!(place.done(&["workflow", "steps", "bad"]).contains("card declined"));
+    assert!(
+        place
+            .done(&["workflow", "steps", "bad"])
+            .contains("card declined")
+    );
     assert!(!place.done(&["workflow", "explain", "waiting"]).is_empty());
 
     place.done(&["workflow", "cancel", "waiting"]);
@@ -125,13 +155,21 @@ async fn workflows_are_looked_at_and_changed() {
     app.send("waiting", "approval", &true).await.unwrap();
     assert!(app.handle::<bool>("waiting").await.unwrap().await.unwrap());
 
-    let fork = place.json(&["workflow", "fork", "bad", "--step", "charge", "--new-id", "again"]);
+    let fork = place.json(&[
+        "workflow", "fork", "bad", "--step", "charge", "--new-id", "again",
+    ]);
     assert_eq!(fork["id"], "again");
     app.wake();
     assert!(app.handle::<i64>("again").await.unwrap().await.is_err());
     let from_failure = place.done(&["workflow", "fork", "bad", "--from-failure"]);
     app.wake();
-    assert!(app.handle::<i64>(&from_failure).await.unwrap().await.is_err());
+    assert!(
+        app.handle::<i64>(&from_failure)
+            .await
+            .unwrap()
+            .await
+            .is_err()
+    );
 
     let export = place.done(&["workflow", "export", "good"]);
     place.done(&["workflow", "delete", "good", "bad"]);
@@ -141,7 +179,9 @@ async fn workflows_are_looked_at_and_changed() {
     assert_eq!(String::from_utf8_lossy(&imported.stdout).trim(), "good");
     assert_eq!(place.json(&["workflow", "get", "good"])["output"], 42);
 
-    for command in ["cancel", "resume", "delete", "fork", "steps", "export", "explain"] {
+    for command in [
+        "cancel", "resume", "delete", "fork", "steps", "export", "explain",
+    ] {
         let error = place.fails(1, &["workflow", command, "nobody"]);
         assert!(error.contains("nobody"), "{command}: {error}");
     }
@@ -160,7 +200,10 @@ async fn the_tables_are_made_checked_and_emptied() {
     app.run(order, 1).await.unwrap();
     app.shutdown(Duration::from_secs(5)).await.unwrap();
     let status = place.json(&["system", "status"]);
-    assert_eq!((&status["current"], &status["workflows"]["SUCCESS"]), (&true.into(), &1.into()));
+    assert_eq!(
+        (&status["current"], &status["workflows"]["SUCCESS"]),
+        (&true.into(), &1.into())
+    );
 
     let refused = place.fails(1, &["system", "reset"]);
     assert!(refused.contains("--yes"), "{refused}");
