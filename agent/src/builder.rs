@@ -58,6 +58,7 @@ struct Settings {
     database: Option<Source>,
     schema: Option<String>,
     migrate: Migrate,
+    inline_payloads: bool,
     executor_id: Option<String>,
     executor_metadata: serde_json::Map<String, serde_json::Value>,
     app_version: Option<String>,
@@ -130,6 +131,14 @@ impl<S> Builder<S> {
     /// that was connected.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.settings.schema = Some(schema.into());
+        self
+    }
+
+    /// Writes inputs and outcomes twice, also where official SDKs of the older schema line look for them
+    /// (Python 2, TypeScript 4, Go 1.2, Rust 0.5). Needed if such an SDK shares the database and runs, awaits or
+    /// forks what this application starts; it would see empty payloads otherwise.
+    pub fn inline_payloads(mut self, inline_payloads: bool) -> Self {
+        self.settings.inline_payloads = inline_payloads;
         self
     }
 
@@ -319,7 +328,8 @@ impl<S> Builder<S> {
             Some(_) => Uuid::new_v4().to_string(),
             None => "local".to_owned(),
         });
-        let (db, owned) = settings.connect().await?;
+        let (mut db, owned) = settings.connect().await?;
+        db.system.set_inline_payloads(settings.inline_payloads);
         let prepared = async {
             match settings.migrate {
                 Migrate::Run => db.system.migrate().await?,

@@ -332,9 +332,11 @@ enum Backend {
 impl Backend {
     fn new(db: &SystemDatabase) -> Self {
         match db.pool() {
-            Pool::Postgres(pool) => {
-                Self::Postgres(Box::new(postgres::Writer::new(pool, db.prefix())))
-            }
+            Pool::Postgres(pool) => Self::Postgres(Box::new(postgres::Writer::new(
+                pool,
+                db.prefix(),
+                db.inline_payloads(),
+            ))),
             Pool::Sqlite { writer, .. } => Self::Sqlite(sqlite::Writer::new(writer.clone())),
         }
     }

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::quick::{self, Quick};
 use super::statement::{
-    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, statement,
+    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, inline, statement,
 };
 use super::{
     Effect, EffectWritten, Item, MessageRow, OutcomeRow, StartRow, StartWritten, StepRow,
@@ -24,6 +24,7 @@ const STATEMENTS: usize = 512;
 pub(super) struct Writer {
     options: PgConnectOptions,
     prefix: String,
+    inline_payloads: bool,
     /// The recorder's own connections that are not in use. Not from the pool, which checks a connection
     /// with a round trip whenever it is given back.
     idle: Mutex<Vec<PgConnection>>,
@@ -38,13 +39,15 @@ enum Form {
 }
 
 impl Writer {
-    /// `pool` tells where to connect; `prefix` is what precedes a table's name.
-    pub(super) fn new(pool: &PgPool, prefix: &str) -> Self {
+    /// `pool` tells where to connect; `prefix` is what precedes a table's name; for `inline_payloads` see
+    /// [`inline`].
+    pub(super) fn new(pool: &PgPool, prefix: &str, inline_payloads: bool) -> Self {
         Self {
             options: (*pool.connect_options())
                 .clone()
                 .statement_cache_capacity(STATEMENTS),
             prefix: prefix.to_owned(),
+            inline_payloads,
             idle: Mutex::default(),
             statements: RwLock::default(),
         }
@@ -73,7 +76,7 @@ impl Writer {
                 Form::Quick(kinds) => quick::statement(kinds),
                 Form::Careful(kinds) => statement(kinds),
             };
-            let text: Arc<str> = text
+            let text: Arc<str> = inline(&text, self.inline_payloads)
                 .replace('@', &self.prefix)
                 .replace("NOW_MS", Dialect::Postgres.now_ms())
                 .into();

@@ -105,6 +105,7 @@ pub struct SystemDatabase {
     pool: Pool,
     schema: String,
     prefix: String,
+    inline_payloads: bool,
 }
 
 impl SystemDatabase {
@@ -163,6 +164,7 @@ impl SystemDatabase {
             pool: Pool::Postgres(pool),
             schema: options.schema,
             prefix,
+            inline_payloads: false,
         })
     }
 
@@ -219,6 +221,7 @@ impl SystemDatabase {
             pool: Pool::Sqlite { readers, writer },
             schema: options.schema,
             prefix: String::new(),
+            inline_payloads: false,
         })
     }
 
@@ -244,6 +247,17 @@ impl SystemDatabase {
     #[must_use]
     pub fn schema(&self) -> &str {
         &self.schema
+    }
+
+    /// Whether inputs and outcomes are written into the status row as well, where SDKs read them that are older
+    /// than the tables of their own (Postgres; migrations up to 108).
+    #[must_use]
+    pub fn inline_payloads(&self) -> bool {
+        self.inline_payloads
+    }
+
+    pub(crate) fn set_inline_payloads(&mut self, inline_payloads: bool) {
+        self.inline_payloads = inline_payloads;
     }
 
     /// What precedes a table name in SQL: `"dbos".` on Postgres, nothing on SQLite.
