@@ -29,6 +29,8 @@ import environments  # noqa: E402
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
 LANGUAGES = environments.manifests()
+INTEROP_TESTS = ROOT / "tests" / "interop"
+INTEROP_LANGUAGES = environments.manifests(INTEROP_TESTS)
 WEB = ROOT / "web"
 CLI_TESTS = ROOT / "tests" / "cli"
 CONSOLE_TESTS = ROOT / "tests" / "console"
@@ -125,6 +127,17 @@ def stages() -> list[Stage]:
             needs=("cargo", "postgres", "prometheus"),
             after=("build", environment("tests")),
             env={"SEGNO_BIN": str(segno)},
+        ),
+        Stage(
+            "interop",
+            [
+                str(environments.CACHE / "tests" / "bin" / "python"),
+                *("-m", "pytest", "-c", str(INTEROP_TESTS / "pytest.ini"), str(INTEROP_TESTS)),
+                *("--numprocesses=4", "--dist=loadgroup"),
+            ],
+            needs=("cargo", "postgres", "node", "go"),
+            after=("build", environment("tests"), *(environment(each.language) for each in INTEROP_LANGUAGES)),
+            env={"SEGNO_INTEROP_BIN": str(ROOT / TARGET / "debug" / "segno-interop")},
         ),
         Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
         Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
@@ -326,7 +339,7 @@ def main(names: list[str]) -> int:
 
     beside = [
         each
-        for each in (ConsoleBuild(), Environment(environments.of_tests()), *map(Environment, LANGUAGES))
+        for each in (ConsoleBuild(), Environment(environments.of_tests()), *map(Environment, [*LANGUAGES, *INTEROP_LANGUAGES]))
         if any(each.stage.name in stage.after + stage.waits for stage in chosen)
     ]
     for each in beside:

@@ -60,6 +60,7 @@ struct Settings {
     database: Option<Source>,
     schema: Option<String>,
     migrate: Migrate,
+    inline_payloads: bool,
     executor_id: Option<String>,
     executor_metadata: serde_json::Map<String, serde_json::Value>,
     app_version: Option<String>,
@@ -134,6 +135,14 @@ impl<S> Builder<S> {
     /// that was connected.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.settings.schema = Some(schema.into());
+        self
+    }
+
+    /// Writes inputs and outcomes twice, also where official SDKs of the older schema line look for them
+    /// (Python 2, TypeScript 4, Go 1.2, Rust 0.5). Needed if such an SDK shares the database and runs, awaits or
+    /// forks what this application starts; it would see empty payloads otherwise.
+    pub fn inline_payloads(mut self, inline_payloads: bool) -> Self {
+        self.settings.inline_payloads = inline_payloads;
         self
     }
 
@@ -326,7 +335,9 @@ impl<S> Builder<S> {
         });
         self.settings.executor_id = Some(executor_id);
         let described = self.describe().await?;
-        let (db, owned) = described.settings.connect().await?;
+        let (mut db, owned) = described.settings.connect().await?;
+        let inline = described.settings.inline_payloads;
+        db.system.set_inline_payloads(inline);
         let prepared = match described.settings.migrate {
             Migrate::Run => db.system.migrate().await,
             Migrate::Verify => db.system.verify().await,

@@ -379,6 +379,9 @@ impl Error {
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
         };
+        if !fields.contains_key("name") && !fields.contains_key("message") {
+            return Self::foreign(fields);
+        }
         let data = fields.remove("data").filter(|data| !data.is_null());
         if let Some(engine) = data.as_ref().and_then(|data| data.get(ENGINE_KEY))
             && let Ok(kind) = ErrorKind::deserialize(engine)
@@ -418,6 +421,23 @@ impl Error {
                 | ErrorKind::NotRecorded { .. }
                 | ErrorKind::Unreadable { .. }
         )
+    }
+
+    /// An error in a form of its own, such as the official Rust crate's: the variant's name with what it holds.
+    fn foreign(fields: serde_json::Map<String, Value>) -> Self {
+        let (name, message) = match fields.iter().next() {
+            Some((variant, Value::String(text))) if fields.len() == 1 => {
+                (variant.clone(), text.clone())
+            }
+            Some((variant, held)) if fields.len() == 1 => (variant.clone(), held.to_string()),
+            _ => (String::new(), Value::Object(fields.clone()).to_string()),
+        };
+        Self::new(ErrorKind::Portable {
+            name,
+            message,
+            code: None,
+            data: Some(Value::Object(fields)),
+        })
     }
 
     /// Whether the error is the engine's own and not the application's.

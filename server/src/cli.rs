@@ -1,22 +1,22 @@
 //! The command line.
 
-mod database;
-mod output;
-mod system;
-mod workflow;
+mod config;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::openapi::{self, SpecVersion};
 use crate::auth::{AppScope, Permission, Permissions, key};
+use crate::config::sources::{self, Found};
 use crate::config::{LogFormat, ServeArgs, StoreArgs};
 use crate::dev;
 use crate::store::keys::NewKey;
@@ -30,6 +30,10 @@ use crate::telemetry::{Metrics, logging};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// TOML file with settings; see `segno config reference`
+    #[arg(long, env = "SEGNO_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
 
     /// What to log: a level, or levels per module as in RUST_LOG
     #[arg(long = "log", env = "SEGNO_LOG", default_value = "info", global = true)]
@@ -60,6 +64,9 @@ enum Command {
     },
     /// Bring the database's schema up to date
     Migrate(StoreArgs),
+    /// Explain the settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Ask a running server whether it is healthy; exit code 0 if so
     Healthcheck {
         /// The server's base URL
@@ -69,12 +76,6 @@ enum Command {
     /// Manage API keys in the database itself, whether or not a server runs
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Look at the workflows in an application's own database and change them, server or not
-    #[command(subcommand)]
-    Workflow(workflow::WorkflowCommand),
-    /// Create, check or empty the tables of an application's own database
-    #[command(subcommand)]
-    System(system::SystemCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -156,7 +157,20 @@ struct KeyCreate {
 
 /// Runs the binary.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command();
+    let found = match sources::find(&command, config_file(&command).as_deref(), variable) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let parsed = found.apply(command.clone()).try_get_matches();
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(&error, &found, &command),
+    };
     // `segno dev` logs into its directory: its terminal is for people.
     let quiet = matches!(cli.command, Command::Dev(_) | Command::DevExecutor(_));
     if !quiet && let Err(message) = logging::init(cli.log_format, &cli.log) {
@@ -173,7 +187,12 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(Box::pin(run(cli))) {
+    let parsed = config::Parsed {
+        command: &command,
+        found: &found,
+        matches: &matches,
+    };
+    match runtime.block_on(Box::pin(run(cli, &parsed))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -182,7 +201,33 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The configuration file, which must be read before the command line can be: what is wrong with the
+/// latter does not matter yet.
+fn config_file(command: &clap::Command) -> Option<PathBuf> {
+    let matches = command.clone().ignore_errors(true).try_get_matches().ok()?;
+    matches.get_one::<PathBuf>("config").cloned()
+}
+
+/// Tells what is wrong with the command line, and where the value came from if it was not given there.
+fn refuse(error: &clap::Error, found: &Found, command: &clap::Command) -> ExitCode {
+    // Where the terminal is gone there is nobody to tell.
+    let _ = error.print();
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) {
+        let flag = argument.split(' ').next().unwrap_or_default();
+        let settings = sources::settings(command);
+        let setting = settings.iter().find(|setting| setting.flag == flag);
+        if let Some(origin) = setting.and_then(|setting| found.origin_of(&setting.name)) {
+            eprintln!("\nunless it is given as a flag or variable, {flag} comes from {origin}");
+        }
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+async fn run(cli: Cli, parsed: &config::Parsed<'_>) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve(*args).await,
         Command::Dev(args) => Box::pin(dev::run(*args, cli.log_format, &cli.log)).await,
@@ -199,8 +244,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Healthcheck { url } => healthcheck(&url).await,
         Command::Key(command) => key_command(command).await,
-        Command::Workflow(command) => Box::pin(workflow::run(command)).await,
-        Command::System(command) => Box::pin(system::run(command)).await,
+        Command::Config(command) => config::run(command, parsed),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "segno", &mut std::io::stdout());
             Ok(())
@@ -261,31 +305,28 @@ fn print_document(version: DocumentVersion, yaml: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plain request over TCP: the image needs no other tool for its health check.
+/// One request, so that the image needs no other tool for its health check. On the machine itself any
+/// certificate will do: it is in the server's name, and the question is whether the server answers.
 async fn healthcheck(base: &str) -> anyhow::Result<()> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let url = url::Url::parse(base).context("--url must be a URL such as http://127.0.0.1:8090")?;
-    let host = url.host_str().context("--url has no host")?;
-    if url.scheme() != "http" {
-        bail!("--url must begin with http://; check a TLS endpoint from outside");
-    }
-    let port = url.port_or_known_default().unwrap_or(8090);
-    let path = format!("{}/healthz", url.path().trim_end_matches('/'));
-    let ask = async {
-        let mut socket = tokio::net::TcpStream::connect((host, port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        socket.take(64 * 1024).read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
+    let local = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => bail!("--url has no host"),
     };
-    let answer = tokio::time::timeout(Duration::from_secs(5), ask)
-        .await
-        .context("no answer within 5 s")?
-        .with_context(|| format!("cannot ask {host}:{port}"))?;
-    let status = answer.lines().next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("not healthy: {status}");
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(5))
+        .no_proxy()
+        .danger_accept_invalid_certs(local)
+        .build()?;
+    let health = format!("{}/healthz", base.trim_end_matches('/'));
+    let answer = client.get(health).send().await.map_err(|error| {
+        // With what it was caused by: "error sending request" alone tells nothing.
+        anyhow::Error::new(error.without_url()).context(format!("cannot ask {url}"))
+    })?;
+    if answer.status() != reqwest::StatusCode::OK {
+        bail!("not healthy: {}", answer.status());
     }
     Ok(())
 }

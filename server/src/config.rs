@@ -1,4 +1,4 @@
-//! Settings of `segno serve`: flags, then `SEGNO_*` variables, then the upstream product's names.
+//! Settings of `segno serve`. Where they come from besides flags: see [`sources`].
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,14 +8,17 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use crate::http::connections;
+use crate::http::{connections, tls};
 use crate::{hub, policies, recovery};
 
 mod oidc;
+pub mod sources;
 
 pub use oidc::{OidcArgs, OidcConfig};
 /// Enough for a page of consoles, too few to exhaust the server's sockets.
 const STREAMS_PER_CALLER: usize = 32;
+/// Between two collections of stored metrics, seconds.
+const METRICS_PERIOD: u32 = 300;
 
 /// Who may call the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,11 +89,7 @@ pub struct StoreArgs {
 impl StoreArgs {
     /// The database these options name.
     pub fn database_url(&self) -> Result<Secret, ConfigError> {
-        let given = self
-            .database_url
-            .clone()
-            .or_else(|| upstream("DBOS__CONDUCTOR_DB_URL").map(Secret::new));
-        let Some(url) = given else {
+        let Some(url) = self.database_url.clone() else {
             let file = self.data_dir.join("segno.db");
             return Ok(Secret::new(format!("sqlite://{}", file.display())));
         };
@@ -105,20 +104,20 @@ impl StoreArgs {
 /// Options of `segno serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Address to listen on [default: 0.0.0.0:8090]
-    #[arg(long, env = "SEGNO_LISTEN")]
-    listen: Option<SocketAddr>,
+    /// Address to listen on
+    #[arg(long, env = "SEGNO_LISTEN", default_value = "0.0.0.0:8090")]
+    listen: SocketAddr,
 
     #[command(flatten)]
     store: StoreArgs,
 
-    /// `host` or `host:port` at which other instances reach this one [default: 127.0.0.1]
-    #[arg(long, env = "SEGNO_ADVERTISE_ADDRESS")]
-    advertise_address: Option<String>,
+    /// `host` or `host:port` at which other instances reach this one
+    #[arg(long, env = "SEGNO_ADVERTISE_ADDRESS", default_value = "127.0.0.1")]
+    advertise_address: String,
 
-    /// Who may call: keys, oidc or none [default: keys]
-    #[arg(long, env = "SEGNO_AUTH")]
-    auth: Option<AuthMode>,
+    /// Who may call
+    #[arg(long, env = "SEGNO_AUTH", default_value = "keys")]
+    auth: AuthMode,
 
     /// An administrator's key: `dbos_` and at least 32 more characters
     #[arg(long, env = "SEGNO_ADMIN_KEY", hide_env_values = true)]
@@ -126,6 +125,24 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     oidc: OidcArgs,
+
+    /// Serve HTTPS with this certificate and those between it and a root (PEM); read again when it changes
+    #[arg(
+        long,
+        env = "SEGNO_TLS_CERTIFICATE",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_certificate: Option<PathBuf>,
+
+    /// Private key of the certificate (PEM)
+    #[arg(
+        long,
+        env = "SEGNO_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_certificate"
+    )]
+    tls_key: Option<PathBuf>,
 
     /// Proxies whose X-Forwarded-For is believed (addresses, separated by commas)
     #[arg(long, env = "SEGNO_TRUSTED_PROXIES", value_delimiter = ',')]
@@ -153,6 +170,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SEGNO_MAX_CONNECTIONS_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections_per_address: Option<u32>,
 
+    /// Seconds between two collections of the metrics that are stored
+    #[arg(long, env = "SEGNO_METRICS_PERIOD", default_value_t = METRICS_PERIOD, value_parser = clap::value_parser!(u32).range(1..))]
+    metrics_period: u32,
+
     /// Refuse to start on an older schema instead of migrating it
     #[arg(long, env = "SEGNO_NO_MIGRATE")]
     no_migrate: bool,
@@ -173,6 +194,8 @@ pub struct Config {
     pub oidc: Option<OidcConfig>,
     /// The administrator's key given by the operator, if any.
     pub admin_key: Option<Secret>,
+    /// Certificate and key, if HTTPS is served.
+    pub tls: Option<tls::Files>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether `serve` brings the schema up to date.
@@ -226,6 +249,24 @@ pub enum ConfigError {
         "SEGNO_ENCRYPTION_KEY must have at least 32 characters; for example: $(openssl rand -hex 32)"
     )]
     EncryptionKey,
+    /// A file that settings are read from is not as it should be.
+    #[error("{named_by}: {}: {reason}", path.display())]
+    File {
+        /// The setting that names it.
+        named_by: String,
+        /// The file.
+        path: PathBuf,
+        /// What is the matter.
+        reason: String,
+    },
+    /// The same secret is given in two ways.
+    #[error("{one} and {other} are both set; unset one of them")]
+    Twice {
+        /// One variable.
+        one: String,
+        /// The other.
+        other: String,
+    },
     /// An upstream variable that does not parse.
     #[error("{name} must be {expected}")]
     Upstream {
@@ -237,31 +278,23 @@ pub enum ConfigError {
 }
 
 impl ServeArgs {
-    /// Fills what was not given from the upstream names and defaults, and checks combinations.
+    /// Checks what is given, and that it goes together.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let listen = match self.listen {
-            Some(listen) => listen,
-            None => SocketAddr::from(([0, 0, 0, 0], upstream_port()?)),
-        };
-        let auth = match self.auth {
-            Some(auth) => auth,
-            None => upstream_auth()?.unwrap_or(AuthMode::Keys),
-        };
-        let oidc = match auth {
+        let oidc = match self.auth {
             AuthMode::Oidc => Some(self.oidc.resolve()?),
             AuthMode::Keys | AuthMode::None => None,
         };
-        let advertise_address = self
-            .advertise_address
-            .or_else(|| upstream("DBOS__ADVERTISE_ADDRESS").map(|text| host_of(&text)))
-            .unwrap_or_else(|| "127.0.0.1".to_owned());
         Config {
-            listen,
+            listen: self.listen,
             database_url: self.store.database_url()?,
-            advertise_address,
-            auth,
+            advertise_address: self.advertise_address,
+            auth: self.auth,
             oidc,
             admin_key: self.admin_key,
+            tls: self
+                .tls_certificate
+                .zip(self.tls_key)
+                .map(|(certificate, key)| tls::Files { certificate, key }),
             trusted_proxies: self.trusted_proxies,
             migrate: !self.no_migrate,
             connections: connections::Limits {
@@ -272,7 +305,7 @@ impl ServeArgs {
             hub: hub::Options::default(),
             recovery: recovery::Options::default(),
             policies: policies::Options {
-                metrics_every: upstream_period()?,
+                metrics_every: Duration::from_secs(self.metrics_period.into()),
                 ..policies::Options::default()
             },
             channels: policies::channels::Options {
@@ -300,6 +333,7 @@ impl Config {
             auth: AuthMode::None,
             oidc: None,
             admin_key: None,
+            tls: None,
             trusted_proxies: Vec::new(),
             migrate: true,
             connections: connections::Limits::default(),
@@ -351,48 +385,6 @@ impl Config {
 /// Keys travel unescaped in the path of the websocket URL.
 fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
-}
-
-/// An environment variable of the upstream product; empty counts as unset.
-fn upstream(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn upstream_port() -> Result<u16, ConfigError> {
-    match upstream("DBOS__CONDUCTOR_PORT") {
-        None => Ok(8090),
-        Some(text) => text.parse().map_err(|_| ConfigError::Upstream {
-            name: "DBOS__CONDUCTOR_PORT",
-            expected: "a port number",
-        }),
-    }
-}
-
-/// Between two collections of stored metrics.
-fn upstream_period() -> Result<Duration, ConfigError> {
-    const NAME: &str = "DBOS__METRICS_COLLECTION_PERIOD";
-    let Some(text) = upstream(NAME) else {
-        return Ok(policies::Options::default().metrics_every);
-    };
-    match text.parse::<u32>() {
-        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
-        _ => Err(ConfigError::Upstream {
-            name: NAME,
-            expected: "a number of seconds, at least 1",
-        }),
-    }
-}
-
-fn upstream_auth() -> Result<Option<AuthMode>, ConfigError> {
-    match upstream("DBOS_OAUTH_ENABLED").as_deref() {
-        None => Ok(None),
-        Some("true") => Ok(Some(AuthMode::Oidc)),
-        Some("false") => Ok(Some(AuthMode::None)),
-        Some(_) => Err(ConfigError::Upstream {
-            name: "DBOS_OAUTH_ENABLED",
-            expected: "true or false",
-        }),
-    }
 }
 
 /// The upstream variable may be a URL; peers need its host and port.

@@ -13,6 +13,7 @@ use tower::util::MapRequestLayer;
 
 use crate::auth::Auth;
 use crate::config::{AuthMode, Config};
+use crate::http::tls::Tls;
 use crate::hub::Hub;
 use crate::state::AppState;
 use crate::store::Store;
@@ -35,6 +36,7 @@ pub async fn serve(
         .local_addr()
         .context("the listening socket is unusable")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    let tls = config.tls.clone().map(Tls::load).transpose()?;
     let metrics = Metrics::new()?;
     let store = Store::connect(&config.database_url, metrics.clone()).await?;
     if config.migrate {
@@ -110,10 +112,13 @@ pub async fn serve(
     let goodbye = async move {
         stop.cancelled().await;
         closing.close_all().await;
-        std::future::pending::<()>().await;
     };
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.follow(shutdown.clone()));
+    }
     let server = http::connections::serve(
         listener,
+        tls,
         service,
         limits,
         proxies,
@@ -125,8 +130,7 @@ pub async fn serve(
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        () = server => {}
-        () = goodbye => {}
+        ((), ()) = async { tokio::join!(server, goodbye) } => {}
         () = overdue => tracing::warn!("some requests did not end in time and were dropped"),
     }
     shutdown.cancel();

@@ -20,6 +20,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("SEGNO_TEST_SDK_CACHE", HERE.parents[1] / ".cache" / "sdk"))
+#: Its applications are the smallest that show whether SDKs understand each other.
+INTEROP = HERE.parent / "interop"
 STAMP = "made-from.txt"
 
 
@@ -78,9 +80,9 @@ def read(path: Path) -> Manifest:
     )
 
 
-def manifests() -> list[Manifest]:
-    """Of every language, by its name."""
-    return [read(path) for path in sorted(HERE.glob("*/client.json"))]
+def manifests(folder: Path = HERE) -> list[Manifest]:
+    """Of every language with an application in the folder, by its name."""
+    return [read(path) for path in sorted(folder.glob("*/client.json"))]
 
 
 def of_tests() -> Manifest:
@@ -102,7 +104,7 @@ def of_tests() -> Manifest:
 
 
 def main(names: list[str]) -> int:
-    known = {each.language: each for each in (of_tests(), *manifests())}
+    known = {each.language: each for each in (of_tests(), *manifests(), *manifests(INTEROP))}
     if unknown := set(names) - set(known):
         print(f"no such language: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2

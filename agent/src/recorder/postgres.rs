@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::quick::{self, Quick};
 use super::statement::{
-    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, statement,
+    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, inline, statement,
 };
 use super::{
     Effect, EffectWritten, Item, MessageRow, OutcomeRow, StartRow, StartWritten, StepRow,
@@ -27,6 +27,7 @@ pub(super) struct Writer {
     /// The database's clock as SQL.
     now: String,
     clock: Clock,
+    inline_payloads: bool,
     /// The recorder's own connections that are not in use. Not from the pool, which checks a connection
     /// with a round trip whenever it is given back.
     idle: Mutex<Vec<PgConnection>>,
@@ -50,6 +51,7 @@ impl Writer {
             prefix: db.prefix().to_owned(),
             now: db.now_sql().to_owned(),
             clock: db.clock().clone(),
+            inline_payloads: db.inline_payloads(),
             idle: Mutex::default(),
             statements: RwLock::default(),
         }
@@ -78,7 +80,7 @@ impl Writer {
                 Form::Quick(kinds) => quick::statement(kinds),
                 Form::Careful(kinds) => statement(kinds),
             };
-            let text: Arc<str> = text
+            let text: Arc<str> = inline(&text, self.inline_payloads)
                 .replace("NOW_MS", &self.now)
                 .replace('@', &self.prefix)
                 .into();

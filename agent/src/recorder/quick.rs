@@ -18,7 +18,8 @@ const CHILDREN: usize = 8;
 const STEPS: usize = 16;
 const OUTCOMES: usize = 32;
 
-/// In these texts `?` is the next parameter, and `@` what precedes the name of a table.
+/// In these texts `?` is the next parameter, `@` what precedes the name of a table, and `{+…}` a further column
+/// where payloads are written for older SDKs, too (see [`inline`](super::statement::inline)).
 const START: &str = r"
 start AS (
   SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[])
@@ -45,10 +46,10 @@ const INSERT: &str = r"
 ins AS (
   INSERT INTO @workflow_status
          (workflow_uuid, status, name, queue_name, application_name, application_version, executor_id, application_id,
-          serialization, creator_xid, owner_xid, recovery_attempts, created_at, updated_at)
+          serialization, creator_xid, owner_xid, recovery_attempts, created_at, updated_at{+inputs})
   SELECT s.id, s.status, s.name, s.queue, NULLIF(?::text, ''), s.version, NULLIF(s.executor, ''), '', 'portable_json',
          s.token, CASE WHEN s.status = 'PENDING' THEN s.token END, CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END,
-         (SELECT NOW_MS), (SELECT NOW_MS)
+         (SELECT NOW_MS), (SELECT NOW_MS){+s.inputs}
     FROM start s
   RETURNING workflow_uuid)";
 
@@ -59,12 +60,12 @@ ins AS (
           serialization, creator_xid, owner_xid, recovery_attempts, created_at, updated_at, workflow_timeout_ms,
           workflow_deadline_epoch_ms, delay_until_epoch_ms, priority, queue_partition_key, parent_workflow_id,
           attributes, authenticated_user, assumed_role, authenticated_roles, schedule_name, is_debounced,
-          debounce_deadline_epoch_ms)
+          debounce_deadline_epoch_ms{+inputs})
   SELECT s.id, s.status, s.name, s.queue, COALESCE(s.application, NULLIF(?::text, '')), s.version,
          NULLIF(s.executor, ''), '', 'portable_json', s.token, CASE WHEN s.status = 'PENDING' THEN s.token END,
          CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END, (SELECT NOW_MS), (SELECT NOW_MS), s.timeout_ms,
          s.deadline_ms, s.delay_ms, s.priority, s.partition, s.parent, s.attributes::jsonb, s.caller, s.role, s.roles,
-         s.schedule, s.debounced, s.debounce_deadline
+         s.schedule, s.debounced, s.debounce_deadline{+s.inputs}
     FROM start s WHERE_PARENT
   RETURNING workflow_uuid)";
 
@@ -105,18 +106,19 @@ recorded AS (
 
 /// The ids are compared as expressions so that the index is used with the list of them, once.
 const FINISH: &str = r"
+outcome AS (
+  SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[]) AS o(id, token, status, output, error)),
 done AS (
   UPDATE @workflow_status w
      SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = (SELECT NOW_MS),
-         completed_at = (SELECT NOW_MS)
-    FROM unnest(?::text[], ?::text[], ?::text[]) AS o(id, token, status)
+         completed_at = (SELECT NOW_MS){+output = o.output}{+error = o.error}
+    FROM outcome o
    WHERE w.workflow_uuid = ANY(?::text[]) AND w.workflow_uuid || '' = o.id
      AND w.status = 'PENDING' AND w.owner_xid = o.token
   RETURNING w.workflow_uuid),
 output AS (
   INSERT INTO @workflow_output (workflow_uuid, output, error, retention_timestamp)
-  SELECT o.id, o.output, o.error, (SELECT NOW_MS)
-    FROM unnest(?::text[], ?::text[], ?::text[]) AS o(id, output, error) JOIN done ON done.workflow_uuid = o.id)";
+  SELECT o.id, o.output, o.error, (SELECT NOW_MS) FROM outcome o JOIN done ON done.workflow_uuid = o.id)";
 
 /// The statement for a set of kinds.
 pub(super) fn statement(kinds: usize) -> String {
@@ -371,8 +373,7 @@ fn bind_outcomes<'q>(query: Query<'q>, rows: &[&'q OutcomeRow]) -> Query<'q> {
         .bind(ids.clone())
         .bind(column(rows, |row| row.token.as_str()))
         .bind(column(rows, |row| row.status.as_str()))
-        .bind(ids.clone())
-        .bind(ids)
         .bind(column(rows, |row| row.output.as_deref()))
         .bind(column(rows, |row| row.error.as_deref()))
+        .bind(ids)
 }

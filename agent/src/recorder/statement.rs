@@ -55,12 +55,12 @@ ins AS (
           serialization, creator_xid, owner_xid, recovery_attempts, workflow_timeout_ms, workflow_deadline_epoch_ms,
           delay_until_epoch_ms, priority, deduplication_id, queue_partition_key, parent_workflow_id, attributes,
           authenticated_user, assumed_role, authenticated_roles, schedule_name, is_debounced,
-          debounce_deadline_epoch_ms)
+          debounce_deadline_epoch_ms{+inputs})
   SELECT s.id, s.status, s.name, s.queue, COALESCE(s.application, NULLIF($35, '')), s.version, NULLIF(s.executor, ''), '',
          'portable_json', s.token,
          CASE WHEN s.status = 'PENDING' THEN s.token END, CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END,
          s.timeout_ms, s.deadline_ms, s.delay_ms, s.priority, s.dedup, s.partition, s.parent, s.attributes::jsonb,
-         s.caller, s.role, s.roles, s.schedule, s.debounced, s.debounce_deadline
+         s.caller, s.role, s.roles, s.schedule, s.debounced, s.debounce_deadline{+CASE WHEN NOT s.debounced THEN s.inputs END}
     FROM start s
    WHERE s.parent IS NULL
       OR EXISTS (SELECT 1 FROM own WHERE own.workflow_uuid = s.parent AND own.owner_xid = s.parent_token)
@@ -164,7 +164,7 @@ const RECORD_CHILDREN: &str = r"
 const FINISH: &str = r"
 done AS (
   UPDATE @workflow_status w
-     SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = NOW_MS, completed_at = NOW_MS
+     SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = NOW_MS, completed_at = NOW_MS{+output = o.output}{+error = o.error}
     FROM outcome o JOIN own ON own.workflow_uuid = o.id AND own.owner_xid = o.token
    WHERE w.workflow_uuid || '' = o.id AND w.workflow_uuid = ANY($30::text[])
      AND w.status = 'PENDING' AND w.owner_xid = o.token
@@ -295,6 +295,22 @@ pub(super) fn statement(kinds: usize) -> String {
         join(&parts, ","),
         join(&answers, "\nUNION ALL")
     )
+}
+
+/// Payloads have tables of their own. SDKs older than those look for them in the status row: for them `{+…}` in
+/// a statement is one more column there; for nobody else it is anything.
+pub(super) fn inline(text: &str, wanted: bool) -> String {
+    let mut parts = text.split("{+");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (column, rest) = part.split_once('}').unwrap_or((part, ""));
+        if wanted {
+            whole.push_str(", ");
+            whole.push_str(column);
+        }
+        whole.push_str(rest);
+    }
+    whole
 }
 
 fn join(parts: &[(bool, &str)], separator: &str) -> String {

@@ -225,6 +225,17 @@ impl SystemDatabase {
             )
             .bind(&fork.workflow_id);
         transaction.execute(inputs).await?;
+        if self.inline_payloads() {
+            let inline = self
+                .sql(
+                    "UPDATE @workflow_status SET inputs = (SELECT i.inputs FROM @workflow_input AS i \
+                     WHERE i.workflow_uuid = ",
+                )
+                .bind(new_id)
+                .push(") WHERE workflow_uuid = ")
+                .bind(new_id);
+            transaction.execute(inline).await?;
+        }
         Ok(())
     }
 

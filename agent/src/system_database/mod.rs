@@ -109,6 +109,7 @@ pub struct SystemDatabase {
     schema: String,
     prefix: String,
     clock: Clock,
+    inline_payloads: bool,
 }
 
 impl SystemDatabase {
@@ -168,6 +169,7 @@ impl SystemDatabase {
             schema: options.schema,
             prefix,
             clock: Clock::SYSTEM,
+            inline_payloads: false,
         })
     }
 
@@ -231,6 +233,7 @@ impl SystemDatabase {
             schema: options.schema,
             prefix: String::new(),
             clock: Clock::SYSTEM,
+            inline_payloads: false,
         })
     }
 
@@ -296,6 +299,17 @@ impl SystemDatabase {
     #[must_use]
     pub fn schema(&self) -> &str {
         &self.schema
+    }
+
+    /// Whether inputs and outcomes are written into the status row as well, where SDKs read them that are older
+    /// than the tables of their own (Postgres; migrations up to 108).
+    #[must_use]
+    pub fn inline_payloads(&self) -> bool {
+        self.inline_payloads
+    }
+
+    pub(crate) fn set_inline_payloads(&mut self, inline_payloads: bool) {
+        self.inline_payloads = inline_payloads;
     }
 
     /// What precedes a table name in SQL: `"dbos".` on Postgres, nothing on SQLite.

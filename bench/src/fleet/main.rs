@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crowd::{Crowd, CrowdArgs};
 use database::{Scratch, Store};
-use report::{Idle, Machine, Measured, Relayed, Report, Step, Storm};
+use report::{Idle, Machine, Measured, Relayed, Report, Start, Step, Storm};
 use server::Server;
 
 const APP: &str = "bench";
@@ -172,7 +172,10 @@ struct Run<'a> {
 impl Run<'_> {
     async fn measure(&self, store: Store, binary: &std::path::Path) -> anyhow::Result<Measured> {
         let directory = self.scratch.directory.path();
+        let began = Instant::now();
         let mut server = Server::start(binary, &self.scratch.url, directory).await?;
+        let first = began.elapsed();
+        let start = self.start(&mut server, first, binary).await?;
         let key = server.prepare(APP).await?;
         rest(2).await;
         let resident_empty = server.resident()?;
@@ -192,6 +195,7 @@ impl Run<'_> {
         let storm = self.storm(&mut server, &crowd).await?;
         Ok(Measured {
             store,
+            start,
             resident_empty,
             steps,
             idle,
@@ -199,6 +203,27 @@ impl Run<'_> {
             relayed,
             most,
             storm,
+        })
+    }
+
+    /// From nothing to `/readyz`, on a store that is new and on one that is there.
+    async fn start(
+        &self,
+        server: &mut Server,
+        first: Duration,
+        binary: &std::path::Path,
+    ) -> anyhow::Result<Start> {
+        const ROUNDS: usize = 9;
+        let mut again = Vec::new();
+        for _ in 0..ROUNDS {
+            again.push(server.crash_and_restart().await?);
+        }
+        again.sort_unstable();
+        Ok(Start {
+            binary_bytes: std::fs::metadata(binary)?.len(),
+            first: first.as_secs_f64(),
+            median: again[ROUNDS / 2].as_secs_f64(),
+            slowest: again[ROUNDS - 1].as_secs_f64(),
         })
     }
 

@@ -24,6 +24,7 @@ pub(crate) struct Machine {
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) store: Store,
+    pub(crate) start: Start,
     /// Resident memory without executors, bytes.
     pub(crate) resident_empty: u64,
     pub(crate) steps: Vec<Step>,
@@ -32,6 +33,18 @@ pub(crate) struct Measured {
     pub(crate) relayed: Relayed,
     pub(crate) most: Outcome,
     pub(crate) storm: Storm,
+}
+
+/// The server from nothing to ready.
+#[derive(Debug, Serialize)]
+pub(crate) struct Start {
+    /// Size of the program, console included if it was built with one.
+    pub(crate) binary_bytes: u64,
+    /// On an empty store: with all migrations, seconds.
+    pub(crate) first: f64,
+    /// On the store as it is, seconds.
+    pub(crate) median: f64,
+    pub(crate) slowest: f64,
 }
 
 /// So many idle executors.
@@ -106,6 +119,13 @@ impl Measured {
     /// Prints the table.
     pub(crate) fn print(&self) {
         println!("\n{:?}", self.store);
+        println!(
+            "  start to /readyz        {:7.0} ms (slowest {:.0}; {:.0} with all migrations)   program {:.1} MiB",
+            self.start.median * 1000.0,
+            self.start.slowest * 1000.0,
+            self.start.first * 1000.0,
+            mib(self.start.binary_bytes)
+        );
         println!(
             "  without executors       {:7.1} MiB",
             mib(self.resident_empty)

@@ -78,7 +78,7 @@ impl Server {
             if began.elapsed() > Duration::from_secs(60) {
                 bail!("the server is not ready; see {}", self.log.display());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 

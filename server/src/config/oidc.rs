@@ -3,7 +3,7 @@
 use clap::Args;
 use url::Url;
 
-use super::{ConfigError, upstream};
+use super::ConfigError;
 
 /// What the console asks for unless told otherwise. Many issuers give refresh tokens only for
 /// `offline_access`, but some refuse the word, so it is for the operator to add.
@@ -49,36 +49,34 @@ pub struct OidcConfig {
 }
 
 impl OidcArgs {
-    /// Fills what was not given from the upstream names, and checks it.
+    /// Checks what is given.
     pub(super) fn resolve(self) -> Result<OidcConfig, ConfigError> {
-        let given = |own: Option<String>, fallback: &str| {
+        let given = |own: Option<String>| {
             own.map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty())
-                .or_else(|| upstream(fallback))
         };
         let missing = |name, what| ConfigError::OidcMissing { name, what };
-        let issuer = given(self.oidc_issuer, "DBOS_OAUTH_ISSUER").ok_or_else(|| {
+        let issuer = given(self.oidc_issuer).ok_or_else(|| {
             missing(
                 "--oidc-issuer (SEGNO_OIDC_ISSUER)",
                 "the URL of the identity provider, without /.well-known",
             )
         })?;
-        let audience = given(self.oidc_audience, "DBOS_OAUTH_AUDIENCE").ok_or_else(|| {
+        let audience = given(self.oidc_audience).ok_or_else(|| {
             missing(
                 "--oidc-audience (SEGNO_OIDC_AUDIENCE)",
                 "the audience that the provider writes into tokens for this server",
             )
         })?;
         web_address("--oidc-issuer (SEGNO_OIDC_ISSUER)", &issuer)?;
-        let jwks_url = given(self.oidc_jwks_url, "DBOS_OAUTH_JWKS_URL")
+        let jwks_url = given(self.oidc_jwks_url)
             .map(|text| web_address("--oidc-jwks-url (SEGNO_OIDC_JWKS_URL)", &text))
             .transpose()?;
         Ok(OidcConfig {
             issuer,
             audience,
-            client_id: given(self.oidc_client_id, "DBOS_OAUTH_CLIENT_ID"),
-            scopes: given(self.oidc_scopes, "DBOS_OAUTH_SCOPE")
-                .unwrap_or_else(|| SCOPES.to_owned()),
+            client_id: given(self.oidc_client_id),
+            scopes: given(self.oidc_scopes).unwrap_or_else(|| SCOPES.to_owned()),
             jwks_url,
         })
     }

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
+use super::tls::Tls;
 use crate::telemetry::Metrics;
 
 /// Largest head of a request: request line and headers together, bytes.
@@ -84,6 +85,7 @@ impl Default for Limits {
 /// been answered. `exempt`: addresses of proxies, which speak for many.
 pub async fn serve<S>(
     listener: TcpListener,
+    tls: Option<Tls>,
     service: S,
     limits: Limits,
     exempt: Vec<IpAddr>,
@@ -97,6 +99,7 @@ pub async fn serve<S>(
         max: limits.max.unwrap_or_else(allowed_files),
         limits,
         exempt,
+        tls,
         epoch: Instant::now(),
         metrics,
         refusals: Arc::new(Semaphore::new(REFUSALS)),
@@ -155,6 +158,7 @@ struct Table {
     max: usize,
     limits: Limits,
     exempt: Vec<IpAddr>,
+    tls: Option<Tls>,
     epoch: Instant,
     metrics: Metrics,
     refusals: Arc<Semaphore>,
@@ -198,8 +202,11 @@ impl Table {
     {
         let Some(connection) = self.admit(peer.ip()) else {
             self.metrics.connection_refused();
-            // Without a place among those who are told why, the end of the connection says enough.
-            if let Ok(place) = self.refusals.clone().try_acquire_owned() {
+            // Without a place among those who are told why, the end of the connection says enough; so it
+            // does for those who would have to be told through TLS.
+            if self.tls.is_none()
+                && let Ok(place) = self.refusals.clone().try_acquire_owned()
+            {
                 tasks.spawn(refuse(stream, place));
             }
             return;
@@ -212,8 +219,20 @@ impl Table {
         let mut state = self.state();
         let ours = connection.clone();
         let task = tasks.spawn(async move {
+            let tls = table.tls.as_ref().map(Tls::acceptor);
             let _listed = Unlist { table, serial };
-            speak(stream, peer, ours, service, shutdown).await;
+            let stream = Watched {
+                stream,
+                connection: ours.clone(),
+            };
+            match tls {
+                None => speak(stream, peer, ours, service, shutdown).await,
+                // The bound on the first request's head holds for the handshake, too.
+                Some(tls) => match Box::pin(tls.accept(stream)).await {
+                    Ok(stream) => Box::pin(speak(stream, peer, ours, service, shutdown)).await,
+                    Err(error) => tracing::debug!(%peer, %error, "no TLS"),
+                },
+            }
         });
         let task = task.abort_handle();
         state.http.insert(serial, Listed { connection, task });
@@ -369,20 +388,18 @@ impl Drop for Connection {
 }
 
 /// Serves one connection until it ends or becomes a websocket.
-async fn speak<S>(
-    stream: TcpStream,
+async fn speak<I, S>(
+    stream: I,
     peer: SocketAddr,
     connection: Arc<Connection>,
     service: S,
     shutdown: CancellationToken,
 ) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let io = TokioIo::new(Watched {
-        stream,
-        connection: connection.clone(),
-    });
+    let io = TokioIo::new(stream);
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         connection.enter(BUSY);
         let body = Answering(connection.clone());

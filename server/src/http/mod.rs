@@ -16,6 +16,7 @@ use crate::state::AppState;
 
 pub mod connections;
 mod prefix;
+pub mod tls;
 mod unread;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -276,10 +276,21 @@ impl Hub {
         }
     }
 
-    /// Closes every session: the server shuts down.
+    /// Closes every session: the server shuts down. Returns when every executor has been told, or does
+    /// not listen.
     pub async fn close_all(&self) {
-        for session in self.inner.registry.all() {
-            session.close("the server is shutting down");
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        loop {
+            // Again, for one may still have been on its way in.
+            let sessions = self.inner.registry.all();
+            for session in &sessions {
+                session.close("the server is shutting down");
+            }
+            if sessions.is_empty() {
+                return;
+            }
+            // Each gives up by itself, within the deadline of its last frame.
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

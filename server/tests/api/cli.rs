@@ -20,7 +20,14 @@ fn segno(database: &Database) -> Command {
     command
 }
 
-async fn run(command: &mut Command) -> (bool, String, String) {
+/// The binary in a directory of its own, without any settings.
+pub(crate) fn segno_in(dir: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_segno"));
+    command.env_clear().current_dir(dir).kill_on_drop(true);
+    command
+}
+
+pub(crate) async fn run(command: &mut Command) -> (bool, String, String) {
     let output = command.output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (
@@ -31,7 +38,7 @@ async fn run(command: &mut Command) -> (bool, String, String) {
 }
 
 /// Starts `segno serve` on a free port; the process and its address.
-async fn serve(
+pub(crate) async fn serve(
     command: &mut Command,
 ) -> (
     Child,
@@ -68,7 +75,7 @@ async fn serve(
     }
 }
 
-fn terminate(child: &Child) {
+pub(crate) fn terminate(child: &Child) {
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
 }

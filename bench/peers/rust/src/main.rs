@@ -156,6 +156,9 @@ async fn enqueue(workflow: &Workflow, next: &AtomicU32, n: u32) -> anyhow::Resul
 fn check(outcome: &Outcome, input: u32, steps: u32) -> anyhow::Result<()> {
     let (n, count) = (u64::from(input), u64::from(steps));
     let sum = n * count + count * count.saturating_sub(1) / 2;
-    anyhow::ensure!(*outcome == Outcome { input, steps, sum }, "{input} answered {outcome:?}");
+    anyhow::ensure!(
+        *outcome == Outcome { input, steps, sum },
+        "{input} answered {outcome:?}"
+    );
     Ok(())
 }

@@ -1,8 +1,0 @@
-use segno::Ctx;
-
-#[segno::workflow]
-fn pay(ctx: Ctx, order: u32) -> segno::Result<u32> {
-    Ok(order)
-}
-
-fn main() {}

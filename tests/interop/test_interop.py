@@ -1,0 +1,133 @@
+"""What the library and the official SDKs do for each other on one database. See README.md."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from application import Application, Database, Refused, peers
+
+PEERS = peers()
+INPUT = {"text": "grüß dich", "number": 1.5, "list": [1, None, True]}
+
+
+@dataclass
+class Pair:
+    """Who asks, and who runs the workflows. `both` share a database."""
+
+    caller: Application
+    worker: Application
+
+    def id(self) -> str:
+        return f"{self.caller.name}-to-{self.worker.name}-{uuid.uuid4().hex[:8]}"
+
+    def enqueue(self, workflow: str, given: object) -> str:
+        workflow_id = self.id()
+        self.caller.order("enqueue", to=self.worker.name, workflow=workflow, id=workflow_id, input=given)
+        return workflow_id
+
+
+@pytest.fixture(scope="module", params=["ours", "theirs"])
+def creator(request: pytest.FixtureRequest) -> str:
+    """Who made the tables: whoever launches first."""
+    return request.param
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(peer, marks=pytest.mark.xdist_group(peer)) for peer in PEERS],
+)
+def applications(
+    request: pytest.FixtureRequest, creator: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Application, Application]]:
+    """Ours and a peer."""
+    version, command = PEERS[request.param]
+    logs = tmp_path_factory.mktemp("logs")
+    database = Database("interop")
+    running: dict[str, Application] = {}
+
+    def launch(name: str, sdk: str, command: list[str]) -> None:
+        running[name] = Application(name, sdk, command, database, logs / f"{name}.log")
+
+    launches = [
+        ("segno", "", [os.environ["SEGNO_INTEROP_BIN"]]),
+        (request.param.split("-")[0], version, list(command)),
+    ]
+    try:
+        for each in launches if creator == "ours" else reversed(launches):
+            launch(*each)
+        yield running["segno"], running[launches[1][0]]
+    finally:
+        for each in running.values():
+            each.close()
+        database.drop()
+
+
+@pytest.fixture(params=["we ask", "they ask"])
+def pair(request: pytest.FixtureRequest, applications: tuple[Application, Application]) -> Pair:
+    ours, theirs = applications
+    return Pair(ours, theirs) if request.param == "we ask" else Pair(theirs, ours)
+
+
+def test_portable_work_is_done_and_its_result_awaited(pair: Pair) -> None:
+    workflow_id = pair.enqueue("echo", INPUT)
+    expected = {"from": pair.worker.name, "input": INPUT}
+    assert pair.caller.order("result", id=workflow_id) == expected
+    # The worker reads its own answer, too.
+    assert pair.worker.order("result", id=workflow_id) == expected
+
+
+def test_an_error_is_awaited(pair: Pair) -> None:
+    workflow_id = pair.enqueue("fail", "why")
+    with pytest.raises(Refused, match="broken on purpose: why"):
+        pair.caller.order("result", id=workflow_id)
+    assert pair.caller.order("status", id=workflow_id) == "ERROR"
+
+
+def test_events_messages_and_streams_pass(pair: Pair) -> None:
+    workflow_id = pair.enqueue("talk", "glad")
+    assert pair.caller.order("event", id=workflow_id, key="mood") == {"of": "glad"}
+    # Go knows only its own mark of a stream's end; that of others it hands out as an entry and waits on.
+    live = pair.caller.name != "go"
+    if live:
+        read_stream(pair, workflow_id)
+    pair.caller.order("send", id=workflow_id, key="mailbox", input={"said": "hello"})
+    assert pair.caller.order("result", id=workflow_id) == {"heard": {"said": "hello"}}
+    if not live:
+        read_stream(pair, workflow_id)
+
+
+def read_stream(pair: Pair, workflow_id: str) -> None:
+    if "rust" in (pair.caller.name, pair.worker.name):
+        return  # It has no streams.
+    entries = pair.caller.order("stream", id=workflow_id, key="log")
+    # To Go the end of another language's stream is one more entry.
+    assert entries[:2] == ["first", {"second": 2}]
+    assert len(entries) == 2 or pair.caller.name == "go"
+
+
+def test_a_cancelled_run_goes_on_when_it_is_resumed(pair: Pair) -> None:
+    workflow_id = pair.enqueue("talk", "calm")
+    assert pair.caller.order("event", id=workflow_id, key="mood") == {"of": "calm"}
+    pair.caller.order("cancel", id=workflow_id)
+    assert pair.worker.order("status", id=workflow_id) == "CANCELLED"
+    pair.caller.order("resume", id=workflow_id)
+    pair.caller.order("send", id=workflow_id, key="mailbox", input="again")
+    assert pair.caller.order("result", id=workflow_id) == {"heard": "again"}
+
+
+def test_a_fork_runs_where_its_source_ran(pair: Pair) -> None:
+    workflow_id = pair.enqueue("echo", INPUT)
+    expected = pair.caller.order("result", id=workflow_id)
+    fork = pair.caller.order("fork", id=workflow_id)
+    assert fork != workflow_id
+    assert pair.caller.order("result", id=fork) == expected
+
+
+def test_listings_show_what_the_other_did(pair: Pair) -> None:
+    workflow_id = pair.enqueue("echo", 7)
+    pair.caller.order("result", id=workflow_id)
+    assert workflow_id in pair.worker.order("list", key=workflow_id)
