@@ -1,5 +1,4 @@
-//! Bad luck: connections that are cut at the worst moment, a disk that is full, clocks that jump, a schema of
-//! the future. Nothing is lost, nothing happens twice.
+//! Bad luck: connections that are cut at the worst moment, clocks that jump, a schema of the future. Nothing is lost, nothing happens twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 #[path = "../database_support/mod.rs"]
@@ -136,55 +135,6 @@ async fn a_transaction_whose_commit_is_never_confirmed_happens_once() {
     assert_eq!(app.steps("run").await.unwrap().len(), 10);
     app.abort().await;
     database.drop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workflows_wait_while_the_disk_is_full() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("app.db").display());
-    let world = World::on(&Db::connect(&url).await.unwrap()).await;
-    let app = world.app().launch().await.unwrap();
-    assert_eq!(within(app.run(steps, 1).id("before")).await.unwrap(), 0);
-
-    // What SQLite answers on a full disk, it also answers when the file may not grow.
-    let pages = world.db.transaction(|tx| {
-        Box::pin(async {
-            let (pages,): (i64,) = tx.query("PRAGMA page_count").fetch_one().await?;
-            Ok(pages)
-        })
-    });
-    let limit = |pages: i64| {
-        let db = world.db.clone();
-        async move {
-            let limit = db.transaction(|tx| {
-                let sql = format!("PRAGMA max_page_count = {pages}");
-                Box::pin(async move {
-                    tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?;
-                    Ok(())
-                })
-            });
-            limit.await.unwrap();
-        }
-    };
-    limit(pages.await.unwrap() + 2).await;
-    let retries = app.recorder_stats().retries;
-    let runs = tokio::spawn(app.start_all(steps, vec![20; 50]).results());
-    let full = async {
-        while app.recorder_stats().retries < retries + 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within(full).await;
-    limit(1_000_000).await;
-    for result in within(runs).await.unwrap() {
-        assert_eq!(result.unwrap(), 190);
-    }
-    assert_eq!(
-        world.ran.load(Ordering::Relaxed),
-        1 + 50 * 20,
-        "no step ran twice"
-    );
-    within(app.shutdown(Duration::from_secs(5))).await.unwrap();
 }
 
 async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
