@@ -11,7 +11,7 @@ demo: ## watch a recovery: server, three executors and a load of checkouts on em
 	@test -d web/dist || ! command -v npm >/dev/null || $(MAKE) --no-print-directory console || \
 		echo "The console could not be built; the demo goes on without it."
 	cargo build --bin segno --bin checkout
-	@$(TARGET)/debug/segno dev --app checkout -- $(TARGET)/debug/checkout
+	@$(TARGET)/debug/segno dev --app checkout --open -- $(TARGET)/debug/checkout --stock-takes '*/30 * * * * *'
 
 test: ## everything, real PostgreSQL and official SDKs included; ends with a count
 	@tests/setup.sh && tests/postgres.sh tests/run.py

@@ -7,6 +7,7 @@
 
 mod load;
 mod shop;
+mod stock;
 mod workflow;
 
 use std::time::Duration;
@@ -65,6 +66,10 @@ struct Args {
     #[arg(long, env = "CHECKOUT_DECLINED", default_value_t = 0.02)]
     declined: f64,
 
+    /// When stock is taken, as a cron expression such as `0 * * * *`; never without it
+    #[arg(long, env = "CHECKOUT_STOCK_TAKES")]
+    stock_takes: Option<String>,
+
     /// Beginning of the carts' ids [default: random]
     #[arg(long)]
     prefix: Option<String>,
@@ -95,6 +100,12 @@ async fn main() -> segno::Result<()> {
         .workflows(segno::workflows![workflow::checkout]);
     if let Some(version) = args.app_version {
         builder = builder.app_version(version);
+    }
+    if let Some(cron) = &args.stock_takes {
+        builder = builder
+            .workflows(segno::workflows![stock::take_stock, stock::count_shelf])
+            .queue(stock::queue())
+            .schedule(stock::schedule(cron));
     }
     let app = builder.launch().await?;
     tracing::info!(
