@@ -566,3 +566,25 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_batch_goes_out_only_when_its_rows_take_longer_than_a_commit() {
+        let mut pace = Pace::default();
+        let commit = rows(40);
+        for _ in 0..100 {
+            pace.landed(10, commit + rows(10));
+        }
+        // Nothing is on its way: what waits goes, in two parts if either is worth a commit.
+        assert_eq!(pace.size(1, 2, true), 1);
+        assert_eq!(pace.size(60, 2, true), 60);
+        assert_eq!(pace.size(100, 2, true), 50);
+        // Something is: the rest waits for it until it is enough.
+        assert_eq!(pace.size(30, 1, false), 0);
+        assert_eq!(pace.size(50, 1, false), 50);
+        assert_eq!(pace.size(50, 0, false), 0);
+    }
+}
