@@ -1,6 +1,7 @@
 """The chart: linted, rendered in every shape, each object checked against Kubernetes' own schemas."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from harness.server import program
 from tools import ROOT, run, tool
 
 CHART = ROOT / "deploy" / "helm" / "segno"
@@ -33,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "oidc": {"issuer": "https://l/x", "audience": "a", "clientId": "c", "scopes": "openid profile"},
         },
         "encryptionKey": {"existingSecret": "enc"},
-        "config": {"log": "debug", "max-connections": 20000, "trusted-proxies": ["10.0.0.1"], "alert-allow-http": True},
+        "config": {"log": "debug", "max_connections": 20000, "trusted_proxies": ["10.0.0.1"], "alert_allow_http": True},
         "ingress": {"enabled": True, "className": "nginx", "tls": [{"secretName": "t", "hosts": ["segno.example.com"]}]},
         "gateway": {"enabled": True, "parentRefs": [{"name": "public"}]},
         "networkPolicy": {
@@ -136,6 +138,10 @@ def test_the_settings_become_toml_that_the_server_reads(tmp_path: Path) -> None:
     values = SHAPES["everything"]
     text = of_kind(rendered(values, tmp_path), "ConfigMap")["data"]["segno.toml"]
     assert tomllib.loads(text) == values["config"]
+    file = tmp_path / "segno.toml"
+    file.write_text(text)
+    told = run(program(), "config", "check", "--config", file, env={})
+    assert re.search(r"max_connections +20000 +.*segno.toml", told), told
 
 
 def test_the_plain_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
