@@ -74,12 +74,12 @@ def working(api: Api) -> None:
         eventually(
             lambda app=app: api.executors(app),
             lambda seen: "HEALTHY" in seen,
-            within=90,
+            within=150,
             what=f"an executor of {app}",
         )
         before = api.finished(app)
         eventually(
-            lambda app=app: api.finished(app), lambda seen: seen - before, within=90, what=f"workflows of {app}"
+            lambda app=app: api.finished(app), lambda seen: seen - before, within=150, what=f"workflows of {app}"
         )
 
 
