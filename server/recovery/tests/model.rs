@@ -55,7 +55,7 @@ fn given() -> Option<(Budget, u128)> {
 fn every_order_of_one_fault() {
     let budget = Budget {
         faults: 1,
-        ticks: 4,
+        ticks: 3,
         connects: 1,
     };
     let (budget, rest_every) = given().unwrap_or((budget, 16));
@@ -66,8 +66,8 @@ fn every_order_of_one_fault() {
 fn every_order_of_two_faults() {
     let budget = Budget {
         faults: 2,
-        ticks: 3,
-        connects: 1,
+        ticks: 2,
+        connects: 0,
     };
     holds("two faults", budget, 64);
 }

@@ -70,12 +70,24 @@ impl World {
             if request["type"] == "recovery" {
                 let living = living.lock().unwrap();
                 let ids = request["executor_ids"].as_array().unwrap().iter();
-                let lives = ids.filter_map(Value::as_str).filter(|id| living.contains(*id));
-                false_deaths.lock().unwrap().extend(lives.map(str::to_owned));
+                let lives = ids
+                    .filter_map(Value::as_str)
+                    .filter(|id| living.contains(*id));
+                false_deaths
+                    .lock()
+                    .unwrap()
+                    .extend(lives.map(str::to_owned));
             }
             Reply::Usual
         };
-        Some(Fake::serve(socket, id, "v1", "python", &self.workflows, told))
+        Some(Fake::serve(
+            socket,
+            id,
+            "v1",
+            "python",
+            &self.workflows,
+            told,
+        ))
     }
 
     fn kill(&self, executor: Executor) -> String {
@@ -88,7 +100,9 @@ impl World {
     fn orphans(&self) -> usize {
         let living = self.living.lock().unwrap();
         let all = self.workflows.all();
-        all.values().filter(|row| !living.contains(&row.executor_id)).count()
+        all.values()
+            .filter(|row| !living.contains(&row.executor_id))
+            .count()
     }
 
     fn set_addresses(&self, instances: &[Instance]) {
@@ -115,7 +129,9 @@ async fn nothing_is_lost_and_nobody_living_is_recovered() {
     let key = key(&instances[0], "executors").await;
     let world = World::default();
     world.set_addresses(&instances);
-    let mut fleet: Vec<Executor> = (0..EXECUTORS).map(|n| world.start(format!("e{n}"), &key)).collect();
+    let mut fleet: Vec<Executor> = (0..EXECUTORS)
+        .map(|n| world.start(format!("e{n}"), &key))
+        .collect();
     let mut born = EXECUTORS;
     until("everybody to be there", async || {
         let all = instances[0].get("/apps/shop/executors").await;
@@ -185,7 +201,11 @@ async fn nothing_is_lost_and_nobody_living_is_recovered() {
     until("every death to have a true record", async || {
         let records = at.get("/apps/shop/recoveries?limit=1000").await;
         let closed = |id: &str| {
-            let mut own = records.as_array().unwrap().iter().filter(|r| r["executorId"] == id);
+            let mut own = records
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|r| r["executorId"] == id);
             own.any(|r| r["status"] == "RECOVERED" || r["status"] == "NOTHING_PENDING")
         };
         deaths.keys().all(|id| closed(id)).then_some(())
@@ -193,7 +213,10 @@ async fn nothing_is_lost_and_nobody_living_is_recovered() {
     .await;
     report(seed, begun.elapsed(), heal, &world, &deaths, &counts);
     let false_deaths = world.false_deaths.lock().unwrap().clone();
-    assert!(false_deaths.is_empty(), "seed {seed}: {false_deaths:?} were alive");
+    assert!(
+        false_deaths.is_empty(),
+        "seed {seed}: {false_deaths:?} were alive"
+    );
     assert_eq!(world.workflows.all().len(), born * WORK, "seed {seed}");
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn explore(rules: &Rules, start: World, alike: &[usize], rest_every: 
                 }
                 seen.insert(after_print, (print, Some(act)));
                 let fault = fault(rules, &after).or_else(|| {
-                    let tried = after_print % rest_every == 0;
+                    let tried = after_print.is_multiple_of(rest_every);
                     explored.rested += usize::from(tried);
                     tried.then(|| after.comes_to_rest(rules).err()).flatten()
                 });
