@@ -2,16 +2,16 @@
 # `make help` lists them.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench console fmt
+.PHONY: help demo test bench console image image-test docs fmt
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## watch a recovery: server, three executors and a load of checkouts on embedded SQLite
 	@test -d web/dist || ! command -v npm >/dev/null || $(MAKE) --no-print-directory console || \
 		echo "The console could not be built; the demo goes on without it."
 	cargo build --bin segno --bin checkout
-	@$(TARGET)/debug/segno dev --app checkout -- $(TARGET)/debug/checkout
+	@$(TARGET)/debug/segno dev --app checkout --open -- $(TARGET)/debug/checkout --stock-takes '*/30 * * * * *'
 
 test: ## everything, real PostgreSQL and official SDKs included; ends with a count
 	@tests/setup.sh && tests/postgres.sh tests/run.py
@@ -24,6 +24,15 @@ bench: ## what a checkpoint costs, and what a fleet costs the server (see bench/
 console: ## build the console into web/dist, which the next build of the binary embeds
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 	@touch server/build.rs
+
+image: ## build the container image segno:latest, with docker, podman or buildah
+	@deploy/image.sh
+
+image-test: ## build the image here, without a registry or a daemon, and run it (root, buildah)
+	@deploy/image-test.sh
+
+docs: ## build the documentation into site/
+	@tests/deploy/environment.sh && .cache/deploy/python/bin/mkdocs build --strict
 
 fmt: ## format the Rust sources
 	cargo fmt --all

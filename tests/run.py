@@ -34,6 +34,7 @@ INTEROP_LANGUAGES = environments.manifests(INTEROP_TESTS)
 WEB = ROOT / "web"
 CLI_TESTS = ROOT / "tests" / "cli"
 CONSOLE_TESTS = ROOT / "tests" / "console"
+DEPLOY_TESTS = ROOT / "tests" / "deploy"
 OIDC_TESTS = ROOT / "tests" / "oidc"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -139,6 +140,7 @@ def stages() -> list[Stage]:
             after=("build", environment("tests"), *(environment(each.language) for each in INTEROP_LANGUAGES)),
             env={"SEGNO_INTEROP_BIN": str(ROOT / TARGET / "debug" / "segno-interop")},
         ),
+        Stage("deploy environment", [str(ROOT / "tests" / "deploy" / "environment.sh")], after=(environment("tests"),)),
         Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
         Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
         Stage(
@@ -149,6 +151,16 @@ def stages() -> list[Stage]:
             ],
             needs=("cargo", "postgres", "go", "node"),
             after=("build", environment("tests"), environment("python"), "oidc modules"),
+            env={"SEGNO_BIN": str(segno)},
+        ),
+        Stage(
+            "deploy",
+            [
+                str(ROOT / ".cache" / "deploy" / "python" / "bin" / "python"),
+                *("-m", "pytest", "-c", str(DEPLOY_TESTS / "pytest.ini"), str(DEPLOY_TESTS)),
+            ],
+            needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "root"),
+            after=("build", "deploy environment", environment("python"), "oidc modules"),
             env={"SEGNO_BIN": str(segno)},
         ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
@@ -177,6 +189,10 @@ def lacking(need: str) -> str | None:
         return "no JDK 17 or later with Maven (https://adoptium.net, https://maven.apache.org)"
     if need == "prometheus" and not (shutil.which("promtool") and shutil.which("prometheus")):
         return "no Prometheus with promtool (https://prometheus.io)"
+    if need == "caddy" and shutil.which("caddy") is None:
+        return "no Caddy (https://caddyserver.com)"
+    if need == "root" and (os.geteuid() != 0 or shutil.which("ip") is None):
+        return "not root on Linux with iproute2: services get networks and file systems of their own"
     if need == "cargo" and shutil.which("cargo") is None:
         return "no Rust toolchain (https://rustup.rs)"
     if need == "postgres" and not os.environ.get("SEGNO_TEST_POSTGRES_URL"):

@@ -146,9 +146,15 @@ impl<'a, R> PendingStart<'a, R> {
             delay: Some(wait),
             ..QueueOptions::default()
         });
+        let row = self.row(None)?;
+        // The clock may have moved on since the end was reckoned.
+        let until = row
+            .delay_until_ms
+            .map(|at| end.map_or(at, |end| at.min(end)));
         Ok(StartRow {
+            delay_until_ms: until,
             debounce: Some(end),
-            ..self.row(None)?
+            ..row
         })
     }
 

@@ -12,6 +12,7 @@ use tower::Layer;
 use tower::util::MapRequestLayer;
 
 use crate::auth::Auth;
+use crate::cluster::{self, Instance, Peers};
 use crate::config::{AuthMode, Config};
 use crate::http::tls::Tls;
 use crate::hub::Hub;
@@ -55,18 +56,38 @@ pub async fn serve(
     warn_of_open_doors(&config, address);
 
     let hub = Hub::new(config.hub.clone(), metrics.clone());
+    let instance = Instance::join(
+        store.clone(),
+        &config.advertised(address.port()),
+        config.recovery.heartbeat_every,
+        config.recovery.heartbeat_expiry,
+        shutdown.clone(),
+    )
+    .await?;
+    let peers = Peers::find(
+        instance.clone(),
+        store.clone(),
+        config.tls.is_some(),
+        shutdown.clone(),
+    )
+    .await?;
+    hub.join(peers.clone());
     let recovery = recovery::start(
-        recovery::Options {
-            address: config.advertised(address.port()),
-            ..config.recovery.clone()
-        },
+        config.recovery.clone(),
         store.clone(),
         hub.clone(),
         metrics.clone(),
+        peers.clone(),
         shutdown.clone(),
     )
     .await?;
     let operations = operations::start(store.clone(), hub.clone(), &recovery, shutdown.clone());
+    let following = tokio::spawn(cluster::news::follow(
+        peers.clone(),
+        recovery.clone(),
+        operations.clone(),
+        shutdown.clone(),
+    ));
     let channels = policies::channels::Channels::new(
         config.channels.clone(),
         store.clone(),
@@ -93,6 +114,7 @@ pub async fn serve(
     let state = AppState {
         store: store.clone(),
         hub: hub.clone(),
+        peers,
         recovery: recovery.clone(),
         operations: operations.clone(),
         auth,
@@ -129,15 +151,25 @@ pub async fn serve(
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
+    let mut displaced = false;
     tokio::select! {
         ((), ()) = async { tokio::join!(server, goodbye) } => {}
+        () = instance.displaced() => displaced = true,
         () = overdue => tracing::warn!("some requests did not end in time and were dropped"),
     }
     shutdown.cancel();
     operations.stopped().await;
     recovery.stopped().await;
     policies.await.ok();
+    following.await.ok();
     store.close().await;
+    if displaced {
+        anyhow::bail!(
+            "another instance on this database is alive and advertises {} too: give each instance an address of its \
+             own at which the others reach it, with --advertise-address (SEGNO_ADVERTISE_ADDRESS)",
+            instance.address()
+        );
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::stream::Streams;
 use crate::auth::Auth;
+use crate::cluster::Peers;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::policies::autoscaling::Loads;
@@ -22,6 +23,8 @@ pub struct AppState {
     pub store: Store,
     /// Connected executors.
     pub hub: Hub,
+    /// The other instances on this store.
+    pub peers: Peers,
     /// The recovery driver.
     pub recovery: recovery::Handle,
     /// Operations on many workflows.

@@ -14,7 +14,7 @@ from schemathesis.core.failures import Failure
 #: What is there: in the organisation, and in the application that has a live executor.
 PLACES = {"orgName": os.environ["FUZZ_ORG"], "appName": os.environ["FUZZ_APP"]}
 THINGS = {"workflowId": os.environ["FUZZ_WORKFLOW"], "scheduleName": "nightly", "queueName": "q"}
-VALID = re.compile("[a-z0-9_-]{3,40}")
+VALID = {"orgName": re.compile("[a-z0-9_]{3,30}"), "appName": re.compile("[a-z0-9_-]{3,256}")}
 #: They would take away what the others need, or keep it busy for minutes; so they get what is not there …
 SPARED = {
     "deleteApp": "appName",
@@ -26,6 +26,9 @@ SPARED = {
 RENAMING = {"updateOrg", "updateApp"}
 #: An executor failed, is not there, or is too old for the request; see the document's default answer.
 DOCUMENTED = {501, 502, 503, 504}
+#: Cases that were valid before they were changed here: afterwards Schemathesis looks again, at names that
+#: are percent-encoded by then, and may find them too long.
+made_valid: set[str] = set()
 
 
 @schemathesis.hook
@@ -33,13 +36,17 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     """Asks for what is there instead of most of what is made up, or every answer would be 404. What is
     invalid stays.
     """
+    if case.meta is not None and not case.meta.generation.mode.is_negative:
+        made_valid.add(case.id)
     operation = operation_id(case.operation)
     for name, given in case.path_parameters.items():
         if not isinstance(given, str):
             continue
-        if name == SPARED.get(operation):
-            case.path_parameters[name] = "gone" if VALID.fullmatch(given) else given
-        elif name in PLACES and VALID.fullmatch(given):
+        if name in PLACES and not VALID[name].fullmatch(given):
+            continue
+        if name == SPARED.get(operation) and 0 < len(given) < 100:
+            case.path_parameters[name] = "gone"
+        elif name in PLACES:
             case.path_parameters[name] = PLACES[name]
         elif name in THINGS and 0 < len(given) < 100 and len(given) % 3 == 1:
             case.path_parameters[name] = THINGS[name]
@@ -66,6 +73,8 @@ def invalid_is_refused(context: Any, response: Any, case: Any) -> None:
     """negative_data_rejection, except that null may stand for a member that need not be there: clients
     of old send that, and are answered as if it were absent (rest-api, acceptance check 52).
     """
+    if case.id in made_valid:
+        return
     try:
         CHECKS.get_one("negative_data_rejection")(context, response, case)
     except Failure:

@@ -9,7 +9,7 @@ import { eventually, openTab, startBrowser, startServer } from './support.mjs';
 const WORKFLOWS = Number(process.argv[2] ?? 1_000_000);
 const STEPS = 20_000;
 const RUNS = Number(process.env.SCALE_RUNS ?? 20);
-const LIVE_SECONDS = Number(process.env.SCALE_LIVE_SECONDS ?? 120);
+const LIVE_SECONDS = Number(process.env.SCALE_LIVE_SECONDS ?? 600);
 const APP = 'big';
 const admin = process.env.SEGNO_TEST_POSTGRES_URL;
 if (!admin) throw new Error('SEGNO_TEST_POSTGRES_URL is not set');

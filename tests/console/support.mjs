@@ -19,13 +19,13 @@ const AXE = readFileSync(join(HERE, 'node_modules/axe-core/axe.min.js'), 'utf8')
 export const ARTIFACTS = resolve(process.env.SEGNO_ARTIFACTS ?? join(HERE, 'artifacts'));
 mkdirSync(ARTIFACTS, { recursive: true });
 
-function program(name) {
+export function program(name) {
   const path = join(TARGET, name);
   assert(existsSync(path), `${path} is missing: cargo build --bins`);
   return path;
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer();
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
   const { port } = server.address();

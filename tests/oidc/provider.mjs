@@ -3,7 +3,7 @@
 // picked from a list instead of by a password) and that access tokens are JWTs for Segno's audience, whether a client
 // asks for that with `resource` (RFC 8707), with `audience` (as Auth0's clients do), or not at all.
 //
-//   node tests/oidc/provider.mjs [--port 0] [--audience URI] [--ttl SECONDS]
+//   node tests/oidc/provider.mjs [--port 0] [--host 127.0.0.1] [--issuer URL] [--audience URI] [--ttl SECONDS]
 //
 // When it is ready it prints one line of JSON: {"issuer", "audience", "clients", "users"}. Everything is in memory.
 import { randomBytes } from 'node:crypto';
@@ -151,16 +151,23 @@ async function login(provider, request, response) {
 }
 
 /**
- * Starts the provider on a port of 127.0.0.1 (0: any). Returns its issuer URL and how to stop it.
+ * Starts the provider on a port of `host` (0: any). Returns its issuer URL, which is `issuer` where others know the
+ * machine by another name, and how to stop it.
  *
- * @param {{port?: number, audience?: string, ttl?: number}} options
+ * @param {{port?: number, host?: string, issuer?: string, audience?: string, ttl?: number}} options
  */
-export async function start({ port = 0, audience = 'https://segno.example/api', ttl = 3600 } = {}) {
+export async function start({
+  port = 0,
+  host = '127.0.0.1',
+  issuer: name,
+  audience = 'https://segno.example/api',
+  ttl = 3600,
+} = {}) {
   // The issuer's name holds the port, so the socket comes first.
   const server = createServer();
-  server.listen(port, '127.0.0.1');
+  server.listen(port, host);
   await once(server, 'listening');
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const issuer = name ?? `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, configuration(audience, ttl, await keys()));
   const isLocal = (uri) => {
     if (!URL.canParse(uri)) return false;
@@ -190,10 +197,16 @@ export async function start({ port = 0, audience = 'https://segno.example/api', 
 
 if (import.meta.url === `file://${process.argv[1]}`) {
   const { values } = parseArgs({
-    options: { port: { type: 'string' }, audience: { type: 'string' }, ttl: { type: 'string' } },
+    options: {
+      port: { type: 'string' },
+      host: { type: 'string' },
+      issuer: { type: 'string' },
+      audience: { type: 'string' },
+      ttl: { type: 'string' },
+    },
   });
   const number = (text) => (text === undefined ? undefined : Number(text));
-  const provider = await start({ port: number(values.port), audience: values.audience, ttl: number(values.ttl) });
+  const provider = await start({ ...values, port: number(values.port), ttl: number(values.ttl) });
   const { issuer, audience, clients, users } = provider;
   console.log(JSON.stringify({ issuer, audience, clients, users: Object.keys(users) }));
   for (const signal of ['SIGINT', 'SIGTERM']) {

@@ -3,7 +3,7 @@
 //! One task takes whatever is waiting, writes it in one transaction and answers each caller after the
 //! commit. There is no timer: a batch is what arrived while the last commit was in flight, so alone a
 //! workflow pays one commit a step and a thousand of them share each one. On Postgres a second batch goes out
-//! over another connection when enough is waiting that this pays (see [`Pace`]); it never touches a workflow that
+//! over another connection when enough is waiting that it pays (see [`Pace`]); it never touches a workflow that
 //! the first one touches.
 //!
 //! What a write finds comes back in its answer: another owner, a cancelled row, a row that exists. That is
@@ -434,9 +434,9 @@ async fn gather(receiver: &mut mpsc::Receiver<Item>, waiting: &mut VecDeque<Item
     }
 }
 
-/// Decides between one large batch and two at the same time.
+/// Decides between one large batch and several at the same time.
 ///
-/// Two share the work of writing rows among two of the database's processes, but commits follow one another:
+/// They share the work of writing rows among the database's processes, but commits follow one another:
 /// a further batch pays when its rows take longer than a commit.
 #[derive(Default)]
 struct Pace {
@@ -453,11 +453,12 @@ impl Pace {
     /// How many of the waiting items go out now; none if they had better wait for a batch on its way.
     fn size(&self, waiting: usize, free: usize, alone: bool) -> usize {
         let pays = |items: usize| rows(items) > self.commit;
-        match waiting {
+        let parts = (1..=free).rev().find(|parts| pays(waiting / parts));
+        match parts {
             _ if free == 0 => 0,
-            _ if alone && free > 1 && pays(waiting / 2) => waiting.div_ceil(2),
-            _ if alone || pays(waiting) => waiting,
-            _ => 0,
+            Some(parts) => waiting.div_ceil(parts),
+            None if alone => waiting,
+            None => 0,
         }
         .min(MAX_BATCH)
     }
@@ -624,5 +625,27 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_batch_goes_out_only_when_its_rows_take_longer_than_a_commit() {
+        let mut pace = Pace::default();
+        let commit = rows(40);
+        for _ in 0..100 {
+            pace.landed(10, commit + rows(10));
+        }
+        // Nothing is on its way: what waits goes, in two parts if either is worth a commit.
+        assert_eq!(pace.size(1, 2, true), 1);
+        assert_eq!(pace.size(60, 2, true), 60);
+        assert_eq!(pace.size(100, 2, true), 50);
+        // Something is: the rest waits for it until it is enough.
+        assert_eq!(pace.size(30, 1, false), 0);
+        assert_eq!(pace.size(50, 1, false), 50);
+        assert_eq!(pace.size(50, 0, false), 0);
     }
 }

@@ -70,8 +70,8 @@ pub enum AppStatus {
 }
 
 impl Application {
-    fn new(app: AppRow, state: &AppState) -> Self {
-        let sessions = state.hub.sessions(&app.id);
+    async fn new(app: AppRow, state: &AppState) -> Self {
+        let sessions = state.hub.everywhere(&app.id).await;
         let connected = !sessions.is_empty();
         Self {
             warnings: retention_warnings(&app, &sessions),
@@ -165,10 +165,11 @@ async fn list_apps(
     caller: Caller,
 ) -> Result<Json<Vec<Application>>, Problem> {
     let apps = state.store.apps(&caller.org.id).await?;
-    let seen = apps.into_iter().filter(|app| caller.scope.covers(&app.id));
-    Ok(Json(
-        seen.map(|app| Application::new(app, &state)).collect(),
-    ))
+    let mut seen = Vec::new();
+    for app in apps.into_iter().filter(|app| caller.scope.covers(&app.id)) {
+        seen.push(Application::new(app, &state).await);
+    }
+    Ok(Json(seen))
 }
 
 /// Get an application
@@ -176,7 +177,7 @@ async fn list_apps(
     params(AppPath), responses((status = 200, description = "OK", body = Application)),
     extensions(("x-segno-permission" = json!("application.read"))))]
 async fn get_app(State(state): State<AppState>, App(app): App) -> Object<Application> {
-    Object(Application::new(app, &state))
+    Object(Application::new(app, &state).await)
 }
 
 /// Register an application

@@ -137,7 +137,7 @@ async fn scalable(
 
 async fn load(state: &AppState, app: &AppRow, queue: &str) -> Result<Arc<Load>, Problem> {
     // Without an executor the answer is 503, never what was true a moment ago.
-    let somebody = state.hub.has_sessions(&app.id);
+    let somebody = state.hub.has_anybody(&app.id).await;
     if let Some(load) = state.loads.get(&app.id, queue).filter(|_| somebody) {
         return Ok(load);
     }

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use segno_protocol::{Message, Success};
 
+use super::idempotency;
 use super::problem::{Kind, Problem};
 use crate::hub::{Class, Hub, HubError, Target};
 use crate::store::apps::AppRow;
@@ -41,6 +42,9 @@ pub async fn send<M: Message>(
     message: &M,
     class: Class,
 ) -> Result<M::Response, Problem> {
+    if class == (Class::Mutation { idempotent: false }) {
+        idempotency::refuse_repeat()?;
+    }
     hub.request(app, target, message, class)
         .await
         .map_err(|error| problem(app, error))

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::auth::Identity as CallerIdentity;
@@ -101,12 +102,20 @@ pub(super) async fn once(state: &AppState, request: Request, next: Next) -> Resp
     let Some(Fingerprint(Some(identity))) = fingerprint else {
         return next.run(request).await;
     };
+    let instance = state.recovery.instance();
+    let mut second = false;
     match state
         .store
-        .claim_idempotency(&identity.id, &identity.request)
+        .claim_idempotency(
+            &identity.id,
+            &identity.request,
+            instance.id(),
+            instance.expiry_ms(),
+        )
         .await
     {
         Ok(Claim::Fresh) => {}
+        Ok(Claim::CutOff) => second = true,
         Ok(Claim::Running) => {
             let detail = "a request with this Idempotency-Key is still being served; try again";
             return Problem::conflict(detail).into_response();
@@ -123,8 +132,45 @@ pub(super) async fn once(state: &AppState, request: Request, next: Next) -> Resp
         }
         Err(error) => return Problem::from(error).into_response(),
     }
-    let response = next.run(request).await;
+    let attempt = Attempt {
+        id: identity.id.clone(),
+        second,
+    };
+    let response = ATTEMPT.scope(attempt, next.run(request)).await;
     keep(state, &identity, response).await
+}
+
+tokio::task_local! {
+    static ATTEMPT: Attempt;
+}
+
+/// The request that is being served.
+struct Attempt {
+    /// Hash of caller and key.
+    id: String,
+    /// The instance that served it first is gone, and may have done what was asked.
+    second: bool,
+}
+
+/// Fails if what is about to be done may have been done already, by an instance that is gone: for what
+/// must not be done twice and cannot be recognized.
+pub(super) fn refuse_repeat() -> Result<(), Problem> {
+    match ATTEMPT.try_with(|attempt| attempt.second) {
+        Ok(true) => Err(Problem::conflict(
+            "the server that served the first request with this Idempotency-Key is gone, and nobody knows whether \
+             it did what was asked: look, and if it is not done send the request with a new key",
+        )),
+        Ok(false) | Err(_) => Ok(()),
+    }
+}
+
+/// An id for what a request with an `Idempotency-Key` makes: the same for every repeat, so that what
+/// was made is recognized.
+pub(super) fn id_of_what_is_made() -> Option<Uuid> {
+    const IDS: Uuid = Uuid::from_u128(0x2f1c_9a54_3b0d_4f7e_8a61_5c9d_7e42_10b3);
+    ATTEMPT
+        .try_with(|attempt| Uuid::new_v5(&IDS, attempt.id.as_bytes()))
+        .ok()
 }
 
 /// Stores an answer. A failure of the server or of executors is not one: it may be tried again.

@@ -154,20 +154,27 @@ async fn applications(
 ) -> Result<Json<Vec<Application>>, Problem> {
     let mut apps = state.store.apps(&caller.org.id).await?;
     apps.retain(|app| caller.scope.covers(&app.id));
-    let shown = apps.into_iter().map(|app| Application {
-        status: match state.hub.sessions(&app.id).is_empty() {
-            true => "UNAVAILABLE",
-            false => "AVAILABLE",
-        },
-        application_id: app.id,
-        application_name: app.name,
-        org_id: app.org_id,
-        language: app.language,
-        gc_time_threshold_ms: app.gc_time_threshold_ms,
-        gc_rows_threshold: app.gc_rows_threshold,
-        global_timeout_ms: app.global_timeout_ms,
-        executor_timeout_secs: app.executor_timeout_secs,
-    });
+    let mut available = Vec::new();
+    for app in &apps {
+        available.push(state.hub.has_anybody(&app.id).await);
+    }
+    let shown = apps
+        .into_iter()
+        .zip(available)
+        .map(|(app, available)| Application {
+            status: match available {
+                true => "AVAILABLE",
+                false => "UNAVAILABLE",
+            },
+            application_id: app.id,
+            application_name: app.name,
+            org_id: app.org_id,
+            language: app.language,
+            gc_time_threshold_ms: app.gc_time_threshold_ms,
+            gc_rows_threshold: app.gc_rows_threshold,
+            global_timeout_ms: app.global_timeout_ms,
+            executor_timeout_secs: app.executor_timeout_secs,
+        });
     Ok(Json(shown.collect()))
 }
 

@@ -14,12 +14,14 @@ use uuid::Uuid;
 use super::audit::Audit;
 use super::extract::{App, Body, Created, Object, Path, Query};
 use super::filter::WorkflowSearchBody;
+use super::idempotency;
 use super::path::AppPath;
 use super::problem::Problem;
 use super::time::Timestamp;
 use crate::auth::Caller;
 use crate::operations::{ForkFrom, Options, Selection};
 use crate::state::AppState;
+use crate::store::StoreError;
 use crate::store::apps::AppRow;
 use crate::store::operations::{NewOperation, OperationKind, OperationRow, OperationState};
 
@@ -369,7 +371,9 @@ async fn create_operation(
     let options = options(&app, body.kind, body.options.unwrap_or_default())?;
     let json = |error: serde_json::Error| Problem::internal(&error);
     let new = NewOperation {
-        id: Uuid::new_v4().to_string(),
+        id: idempotency::id_of_what_is_made()
+            .unwrap_or_else(Uuid::new_v4)
+            .to_string(),
         app_id: app.id.clone(),
         kind: body.kind,
         selection: serde_json::to_string(&selection).map_err(json)?,
@@ -394,7 +398,11 @@ async fn create_operation(
             audit.detail("filtered_by", names);
         }
     }
-    state.operations.begin(&new).await?;
+    match state.operations.begin(&new).await {
+        // By an instance that is gone, for the same request.
+        Err(StoreError::Taken) if idempotency::id_of_what_is_made().is_some() => {}
+        begun => begun?,
+    }
     if new.dry_run {
         state.operations.settled(&app.id, &new.id, PREVIEW).await?;
     }

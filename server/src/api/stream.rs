@@ -180,6 +180,7 @@ impl Feed {
                     }
                 }
                 news = self.news.recv() => match news {
+                    Ok(news) if news.kind == NewsKind::Missed => self.waiting.push_back(missed(1)),
                     Ok(news) if news.app_id == self.app.id => self.waiting.extend(told(&news)),
                     Ok(_) => {}
                     Err(RecvError::Lagged(count)) => self.waiting.push_back(missed(count)),
@@ -258,9 +259,10 @@ fn of_executor(kind: &NewsKind) -> Option<Value> {
         NewsKind::Recovered { .. }
         | NewsKind::NothingPending { .. }
         | NewsKind::Abandoned { .. } => json!("GONE"),
-        NewsKind::Rejoined { .. } | NewsKind::Dispatching { .. } | NewsKind::Stranded { .. } => {
-            return None;
-        }
+        NewsKind::Missed
+        | NewsKind::Rejoined { .. }
+        | NewsKind::Dispatching { .. }
+        | NewsKind::Stranded { .. } => return None,
     };
     Some(json!({"status": status, "unresponsive": *kind == NewsKind::Unresponsive}))
 }
@@ -275,7 +277,8 @@ fn of_recovery(kind: &NewsKind) -> Option<Value> {
     };
     let plain = |id: &str, status| record(id, status, None, None, None);
     Some(match kind {
-        NewsKind::Connected
+        NewsKind::Missed
+        | NewsKind::Connected
         | NewsKind::Disconnected
         | NewsKind::Unresponsive
         | NewsKind::Responsive => return None,

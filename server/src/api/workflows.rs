@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::extract::{App, Body, Created, Object, Path, Query};
 use super::filter::WorkflowSearchBody;
 use super::forward;
+use super::idempotency;
 use super::path::{AppPath, WorkflowPath};
 use super::problem::Problem;
 use super::time::Timestamp;
@@ -414,6 +415,11 @@ async fn fork_workflow(
         std::slice::from_ref(&path.workflow_id),
     )
     .await?;
+    // An id of our own, so that a repeat of this request finds the fork instead of making another.
+    let own_id = match body.new_workflow_id {
+        None => idempotency::id_of_what_is_made().map(|id| id.to_string()),
+        Some(_) => None,
+    };
     let fork = Fork {
         workflow_id: path.workflow_id,
         start_step: body
@@ -421,15 +427,19 @@ async fn fork_workflow(
             .and_then(|step| u32::try_from(step).ok())
             .unwrap_or(0),
         application_version: body.app_version,
-        new_workflow_id: body.new_workflow_id,
+        new_workflow_id: body.new_workflow_id.or_else(|| own_id.clone()),
         queue_name: body.queue_name,
         queue_partition_key: body.queue_partition_key,
     };
     let idempotent = fork.new_workflow_id.is_some();
-    let answer = forward::write(&state.hub, &app, &ForkWorkflow { body: fork }, idempotent).await?;
-    let workflow_id = answer
-        .new_workflow_id
-        .ok_or_else(|| forward::bad_gateway("the executor did not tell the id of the fork"))?;
+    let forked = forward::write(&state.hub, &app, &ForkWorkflow { body: fork }, idempotent).await;
+    let told = match (forked, own_id) {
+        // Nobody else has that id: it is the fork that was asked for before.
+        (Err(problem), Some(id)) if problem.status() == StatusCode::CONFLICT => Some(id),
+        (forked, _) => forked?.new_workflow_id,
+    };
+    let workflow_id =
+        told.ok_or_else(|| forward::bad_gateway("the executor did not tell the id of the fork"))?;
     Ok(Created {
         location: location(&caller, &app, &workflow_id),
         object: ForkWorkflowOutputBody { workflow_id },

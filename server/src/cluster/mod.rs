@@ -1,17 +1,34 @@
-//! This instance among the others that share the store: its heartbeat, the store's clock, and
-//! whether it may judge anybody.
+//! This instance among the others that share the store: its heartbeat, the store's clock, whether it
+//! may judge anybody; who the others are ([`peers`]), how they are asked for an executor of theirs
+//! ([`forward`]) and what they tell each other ([`news`]).
 //!
-//! Routing between instances comes later; what recovery needs for its claims is here.
+//! Everything that counts is rows and the database's clock: no session state, no notifications, so a
+//! transaction pooler may stand between. What instances tell each other directly only makes it faster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::state::AppState;
 use crate::store::{Store, StoreError};
+
+pub(crate) mod forward;
+mod letter;
+pub(crate) mod news;
+mod peers;
+
+pub(crate) use peers::Holders;
+pub use peers::Peers;
+
+/// What other instances may ask this one.
+pub(crate) fn routes() -> Router<AppState> {
+    forward::routes().merge(news::routes())
+}
 
 /// The store's clock as of an instant of ours: between two looks it runs like ours.
 #[derive(Clone, Copy)]
@@ -34,6 +51,8 @@ struct Inner {
     expiry: Duration,
     reading: Mutex<Reading>,
     resumptions: AtomicU64,
+    /// Another instance that is alive advertises the same address.
+    displaced: CancellationToken,
 }
 
 impl Instance {
@@ -62,6 +81,7 @@ impl Instance {
                 expiry,
                 reading: Mutex::new(reading),
                 resumptions: AtomicU64::new(0),
+                displaced: CancellationToken::new(),
             }),
         };
         tokio::spawn(instance.clone().beat_until(shutdown));
@@ -76,6 +96,27 @@ impl Instance {
     /// Silence after which an instance is gone, milliseconds.
     pub fn expiry_ms(&self) -> i64 {
         millis(self.inner.expiry)
+    }
+
+    /// Between two heartbeats.
+    pub(crate) fn beats_every(&self) -> Duration {
+        self.inner.every
+    }
+
+    /// Where peers reach this instance.
+    pub fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    /// Waits until it turns out that an older instance, which is alive, advertises the same address.
+    pub async fn displaced(&self) {
+        self.inner.displaced.cancelled().await;
+    }
+
+    /// Whether this instance has not been able to write its heartbeat for so long that others take it
+    /// for gone: they wait for its executors to show up elsewhere.
+    pub fn is_given_up(&self) -> bool {
+        self.reading().ours.elapsed() > self.inner.expiry
     }
 
     /// The store's clock at an instant of ours, epoch milliseconds.
@@ -167,8 +208,17 @@ impl Instance {
                 inner.store.now().await?
             }
         };
-        let mut reading = inner.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        *reading = Reading { store, ours: began };
+        {
+            let mut reading = inner.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            *reading = Reading { store, ours: began };
+        }
+        if inner
+            .store
+            .replaced_is_alive(&inner.id, self.expiry_ms())
+            .await?
+        {
+            inner.displaced.cancel();
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod replace;
 mod terminal;
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -57,6 +58,10 @@ pub struct DevArgs {
     /// Directory of the embedded databases and logs
     #[arg(long, env = "SEGNO_DATA_DIR", default_value = "./.segno")]
     data_dir: PathBuf,
+
+    /// Open the console in the browser of this desktop, if there is one
+    #[arg(long)]
+    open: bool,
 
     /// Forget what earlier runs left in the data directory
     #[arg(long)]
@@ -118,6 +123,13 @@ pub async fn run(args: DevArgs, format: LogFormat, filter: &str) -> anyhow::Resu
     result
 }
 
+/// Whether somebody looks at a terminal of a desktop: not over ssh, and not in a test.
+fn has_desktop() -> bool {
+    let shown = ["DISPLAY", "WAYLAND_DISPLAY"];
+    std::io::stdout().is_terminal()
+        && (cfg!(target_os = "macos") || shown.iter().any(|name| std::env::var_os(name).is_some()))
+}
+
 type Server = tokio::task::JoinHandle<anyhow::Result<()>>;
 
 struct Dev {
@@ -144,6 +156,10 @@ impl Dev {
             }
         }
         self.introduce(place);
+        if self.args.open && has_desktop() {
+            // Without a browser there still is the address to read.
+            open::that_detached(format!("http://{}/", self.address)).ok();
+        }
         let hints = Hints {
             start_version: self.start_version.clone(),
             grace_secs: self.args.grace,

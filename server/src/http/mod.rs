@@ -27,6 +27,7 @@ const LONGEST_ID: usize = 128;
 pub fn router(state: AppState) -> Result<Router, api::Undeclared> {
     Ok(api::router(&state)?
         .merge(crate::hub::routes())
+        .merge(crate::cluster::routes())
         .fallback(fallback)
         .layer(from_fn(prefix::restore))
         .layer(from_fn(unread::announce_close))
@@ -181,6 +182,7 @@ fn fixed_route(path: &str) -> &'static str {
         "/websocket/(hidden)" => "websocket",
         "/healthz" => "healthz",
         "/readyz" => "readyz",
+        "/cluster/request" | "/cluster/news" => "cluster",
         _ => "other",
     }
 }

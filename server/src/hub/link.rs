@@ -14,6 +14,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use segno_recovery::liveness::{Health, Probe};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -97,13 +98,6 @@ pub(super) struct Link {
 
 type Socket = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
-/// The command path: does the executor answer requests, not only pings?
-#[derive(Clone, Copy, Debug)]
-struct Health {
-    last_answer: Instant,
-    unresponsive_since: Option<Instant>,
-}
-
 impl Link {
     fn new(held: Arc<Held>) -> Self {
         let now = Instant::now();
@@ -114,10 +108,7 @@ impl Link {
             end: OnceLock::new(),
             opened: now,
             last_frame: AtomicU64::new(0),
-            health: Mutex::new(Health {
-                last_answer: now,
-                unresponsive_since: None,
-            }),
+            health: Mutex::new(Health::new(now)),
             suspect: Notify::new(),
             garbage: Mutex::default(),
             large: Arc::new(Semaphore::new(1)),
@@ -273,17 +264,12 @@ impl Link {
         F: Future<Output = Result<(), CallError>>,
     {
         while !self.ending.is_cancelled() {
-            let health = *self.health();
-            let wait = match health.unresponsive_since {
-                // It is asked again and again, so that it is used again as soon as it can be.
-                Some(_) => every / 4,
-                None => every.saturating_sub(health.last_answer.elapsed()),
-            };
+            let pause = self.health().pause(every, Instant::now());
             tokio::select! {
                 () = self.ending.cancelled() => return,
                 () = self.suspect.notified() => {}
-                () = tokio::time::sleep(wait) => {
-                    if self.health().unresponsive_since.is_none() && self.health().last_answer.elapsed() < every {
+                () = tokio::time::sleep(pause) => {
+                    if !self.health().is_due(every, Instant::now()) {
                         continue;
                     }
                 }
@@ -291,16 +277,20 @@ impl Link {
             self.outbox().forget_lost(Instant::now());
             let asked = Instant::now();
             let answer = probe().await;
-            let unresponsive = matches!(answer, Err(CallError::TimedOut | CallError::NotSent(_)))
-                && !self.is_ending()
-                && self.health().last_answer < asked;
-            let was = self.health().unresponsive_since;
-            if unresponsive && was.is_none() {
-                self.health().unresponsive_since = Some(asked);
-                changed(true);
-            } else if !unresponsive && was.is_some() {
-                self.health().unresponsive_since = None;
-                changed(false);
+            let outcome = match answer {
+                _ if self.is_ending() => Probe::Ended,
+                Err(CallError::TimedOut | CallError::NotSent(_)) => Probe::Unanswered,
+                Err(CallError::Lost) => Probe::Ended,
+                Ok(()) | Err(CallError::TooLarge | CallError::Garbled(_)) => Probe::Answered,
+            };
+            let (judged, is_new) = {
+                let mut health = self.health();
+                let (judged, is_new) = health.judged(asked, outcome);
+                *health = judged;
+                (judged, is_new)
+            };
+            if is_new {
+                changed(judged.unresponsive_since.is_some());
             }
         }
     }

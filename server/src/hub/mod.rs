@@ -8,12 +8,18 @@
 //! The hub writes no row. [`crate::recovery`] looks at who is connected ([`Hub::connected`]) and who
 //! went ([`Hub::take_departed`]) and writes it down.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use segno_protocol::Message;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::cluster::Peers;
+use crate::cluster::forward::Order;
+use crate::recovery::machine::ExecutorKey;
 use crate::store::apps::AppRow;
 use crate::telemetry::Metrics;
 
@@ -30,6 +36,7 @@ mod session;
 mod versions;
 
 pub use accept::{canonical_path, routes};
+pub(crate) use routing::Relayed;
 pub(crate) use session::Session;
 
 use cuts::{Cuts, Evictions};
@@ -40,7 +47,7 @@ use registry::Registry;
 use versions::LatestVersions;
 
 /// Who is to be asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// This executor and nobody else.
     Executor {
@@ -58,7 +65,7 @@ pub enum Target {
 }
 
 /// What kind of request it is: decides deadlines, order in the queue, and what a failure allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     /// Changes nothing: after a failure the next executor is asked. 12 s each, 24 s in all.
     Read,
@@ -181,7 +188,7 @@ impl Default for Options {
     }
 }
 
-/// The executors connected to this instance. Cheap to clone.
+/// The executors connected to this instance, and the way to those of others. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
@@ -198,6 +205,7 @@ struct Inner {
     evictions: Evictions,
     budget: Arc<Budget>,
     changed: Notify,
+    peers: OnceLock<Peers>,
 }
 
 impl Hub {
@@ -213,13 +221,23 @@ impl Hub {
                 evictions: Evictions::default(),
                 budget: Budget::new(options.max_unfinished),
                 changed: Notify::new(),
+                peers: OnceLock::new(),
                 options,
                 metrics,
             }),
         }
     }
 
-    /// Asks an executor of `app` and returns its answer. `error_message` is checked before the
+    /// Lets requests go to executors of other instances too.
+    pub(crate) fn join(&self, peers: Peers) {
+        let _ = self.inner.peers.set(peers);
+    }
+
+    fn peers(&self) -> Option<&Peers> {
+        self.inner.peers.get()
+    }
+
+    /// Asks an executor of `app`, of this instance or another, and returns its answer. `error_message` is checked before the
     /// answer is believed; `success: false` is part of the answer and the caller's to judge.
     pub async fn request<M: Message>(
         &self,
@@ -228,7 +246,65 @@ impl Hub {
         message: &M,
         class: Class,
     ) -> Result<M::Response, HubError> {
-        routing::request(self, &app.id, &app.name, target, message, class).await
+        let question = routing::Typed(message);
+        routing::request(self, &app.id, &app.name, target, &question, class).await
+    }
+
+    /// Asks an executor of this instance what another instance wants to know. With a failure goes
+    /// whether it is the last word: then nobody else may be asked.
+    pub(crate) async fn relay(
+        &self,
+        order: &Order,
+        message: &Relayed,
+        until: Instant,
+    ) -> Result<Utf8Bytes, (HubError, bool)> {
+        routing::relay(self, order, message, until).await
+    }
+
+    /// Largest message, bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        self.inner.options.max_message
+    }
+
+    /// The executors of an application that are connected to any instance.
+    pub async fn everywhere(&self, app_id: &str) -> Vec<SessionInfo> {
+        let mut all = self.sessions(app_id);
+        let Some(peers) = self.peers() else {
+            return all;
+        };
+        let here: HashSet<(String, String)> = all
+            .iter()
+            .map(|session| (session.executor_id.clone(), session.version.clone()))
+            .collect();
+        for row in peers.elsewhere(app_id).await.iter() {
+            if here.contains(&(row.executor_id.clone(), row.version.clone())) {
+                continue;
+            }
+            all.push(SessionInfo {
+                app_id: app_id.to_owned(),
+                executor_id: row.executor_id.clone(),
+                version: row.version.clone(),
+                hostname: row.hostname.clone(),
+                language: row.language.clone(),
+                sdk_version: row.sdk_version.clone(),
+                metadata: None,
+                connected_for: Duration::ZERO,
+                unresponsive_for: row.unresponsive_since.map(|_| Duration::ZERO),
+                outstanding: 0,
+            });
+        }
+        all
+    }
+
+    /// Whether any executor of an application is connected to any instance.
+    pub async fn has_anybody(&self, app_id: &str) -> bool {
+        if self.has_sessions(app_id) {
+            return true;
+        }
+        match self.peers() {
+            Some(peers) => !peers.elsewhere(app_id).await.is_empty(),
+            None => false,
+        }
     }
 
     /// The connected executors of an application.
@@ -291,6 +367,40 @@ impl Hub {
             }
             // Each gives up by itself, within the deadline of its last frame.
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Closes one session whose executor connected to another instance since. Several such changes
+    /// within a while mean two processes of one id, here as among sessions of one instance.
+    pub(crate) fn close_superseded(&self, session: &Session) {
+        let inner = &self.inner;
+        inner.registry.note_replacement(session, Instant::now());
+        session.close("replaced by a newer connection of the same executor");
+    }
+
+    /// Ids of the keys and of the applications that sessions are made with.
+    pub(crate) fn in_use(&self) -> (HashSet<String>, HashSet<String>) {
+        let all = self.inner.registry.all();
+        let keys = all.iter().filter_map(|session| session.key_id());
+        (
+            keys.map(str::to_owned).collect(),
+            all.iter()
+                .map(|session| session.app_id().to_owned())
+                .collect(),
+        )
+    }
+
+    /// The session that speaks for an executor here.
+    pub(crate) fn session(&self, key: &ExecutorKey) -> Option<Arc<Session>> {
+        self.inner
+            .registry
+            .find(&key.app_id, &key.executor_id, &key.version)
+    }
+
+    /// Closes every session, for a reason that is shown to executors.
+    pub(crate) fn close_all_for(&self, reason: &'static str) {
+        for session in self.inner.registry.all() {
+            session.close(reason);
         }
     }
 

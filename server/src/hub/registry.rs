@@ -96,6 +96,11 @@ impl Registry {
         }
     }
 
+    /// A session is replaced by one at another instance.
+    pub(super) fn note_replacement(&self, session: &Session, now: Instant) {
+        self.state().is_flapping(&key_of(session), now, self.window);
+    }
+
     /// A session ended. Does nothing if another speaks for its executor by now.
     pub(super) fn unbind(&self, session: &Arc<Session>) {
         let mut state = self.state();

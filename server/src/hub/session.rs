@@ -91,7 +91,7 @@ impl Session {
         self.link.load()
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.link.is_ending()
     }
 
@@ -121,13 +121,14 @@ impl Session {
     }
 
     /// Sends a message and waits for the answer's text.
-    pub(super) async fn call<M: Message>(
+    pub(super) async fn call(
         &self,
-        message: &M,
+        message: &'static str,
         priority: Priority,
+        encode: impl FnOnce(&str) -> String,
         deadline: Duration,
     ) -> Result<Utf8Bytes, CallError> {
-        call(&self.link, message, priority, deadline).await
+        self.link.call(message, priority, encode, deadline).await
     }
 }
 

@@ -48,7 +48,10 @@ struct Shared {
     store: Store,
     hub: Hub,
     instance: Instance,
+    /// What happened here and, as far as they told it, at other instances.
     news: broadcast::Sender<OperationRow>,
+    /// What happened here.
+    own_news: broadcast::Sender<OperationRow>,
     nudge: Notify,
     /// Those that this instance drives.
     driven: Mutex<HashMap<String, CancellationToken>>,
@@ -67,6 +70,7 @@ pub fn start(
         hub,
         instance: recovery.instance().clone(),
         news: broadcast::channel(NEWS).0,
+        own_news: broadcast::channel(NEWS).0,
         nudge: Notify::new(),
         driven: Mutex::default(),
         shutdown,
@@ -86,6 +90,21 @@ impl Handle {
     /// What becomes of operations from now on: each as it is after a change.
     pub fn subscribe(&self) -> broadcast::Receiver<OperationRow> {
         self.shared.news.subscribe()
+    }
+
+    /// What becomes of operations at this instance: for the others.
+    pub(crate) fn subscribe_own(&self) -> broadcast::Receiver<OperationRow> {
+        self.shared.own_news.subscribe()
+    }
+
+    /// Another instance tells that an operation changed.
+    pub(crate) async fn heard(&self, app_id: &str, id: &str) {
+        if let Ok(Some(row)) = self.shared.store.operation(app_id, id).await {
+            // Nobody may be listening.
+            let _ = self.shared.news.send(row);
+        }
+        // It may be one that somebody must drive.
+        self.shared.nudge.notify_one();
     }
 
     /// Waits until nothing is driven any more, after the server's shutdown.
@@ -124,12 +143,12 @@ impl Handle {
         let mut news = self.subscribe();
         loop {
             let row = self.shared.store.operation(app_id, id).await?;
-            let nobody = !self.shared.hub.has_sessions(app_id);
+            let nobody = !self.shared.hub.has_anybody(app_id).await;
             let is_over = row.is_none_or(|row| row.state.is_final());
             if nobody || is_over || Instant::now() >= end {
                 return Ok(());
             }
-            // Another instance may drive it, whose news are not heard here.
+            // Another instance may drive it, whose news do not come for certain.
             let look_again = end.min(Instant::now() + Duration::from_millis(250));
             let _ = timeout_at(look_again, news.recv()).await;
         }
@@ -145,6 +164,7 @@ impl Shared {
     async fn tell(&self, app_id: &str, id: &str) {
         if let Ok(Some(row)) = self.store.operation(app_id, id).await {
             // Nobody may be listening.
+            let _ = self.own_news.send(row.clone());
             let _ = self.news.send(row);
         }
     }
@@ -176,7 +196,7 @@ impl Shared {
         let expiry = self.instance.expiry_ms();
         for row in self.store.operations_due(expiry).await? {
             let (id, app_id) = (row.wanted.id.clone(), row.wanted.app_id.clone());
-            let nobody = !self.hub.has_sessions(&app_id);
+            let nobody = !self.hub.has_anybody(&app_id).await;
             if self.driven().len() >= AT_A_TIME || self.driven().contains_key(&id) {
                 continue;
             }

@@ -93,7 +93,7 @@ impl Work<'_> {
             }
             Err(error @ HubError::NoAnswer { .. }) => {
                 tokio::time::sleep(MOMENT).await;
-                if !self.hub.has_sessions(&self.app.id) {
+                if !self.hub.has_anybody(&self.app.id).await {
                     return Err(Trouble::Waiting(super::NOBODY.to_owned()));
                 }
                 Err(Trouble::Failed(one_line(&error.to_string())))

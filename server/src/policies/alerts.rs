@@ -37,10 +37,6 @@ const UNKNOWN_FOR: i64 = 5 * 60 * 1000;
 pub(super) async fn round(context: &Context, app: &AppRow) -> Result<(), StoreError> {
     let (store, holder) = (&context.store, context.instance.id());
     let connected = connected(context, app).await?;
-    if connected > 0 && !context.hub.has_sessions(&app.id) {
-        // The instance to which they are connected can ask them.
-        return Ok(());
-    }
     let every = ms(context.options.alerts_every);
     let claimed = store
         .claim_round(&app.id, JOB, holder, every, ms(LEASE))
@@ -276,7 +272,7 @@ async fn unresponsive(context: &Context, app: &AppRow, connected: usize) -> Opti
     if app.language.is_none() || context.started.elapsed() < context.options.settle {
         return None;
     }
-    let mut sessions = context.hub.sessions(&app.id);
+    let mut sessions = context.hub.everywhere(&app.id).await;
     sessions.sort_by_key(|session| (session.unresponsive_for.is_some(), session.outstanding));
     for session in sessions.into_iter().take(PROBED) {
         let target = Target::Executor {

@@ -29,7 +29,7 @@ pub(super) async fn round(context: &Context, app: &AppRow) -> Result<(), StoreEr
     if !collects && app.global_timeout_ms.is_none() {
         return Ok(());
     }
-    let sessions = context.hub.sessions(&app.id);
+    let sessions = context.hub.everywhere(&app.id).await;
     for warning in warnings(app, &sessions) {
         if context.said.first(format!("{} {warning}", app.id)) {
             tracing::warn!(app = app.name, "{warning}");

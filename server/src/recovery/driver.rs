@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::machine::{self, Case, Effect, Event, ExecutorKey, Phase};
+use super::machine::{self, Case, Effect, Event, ExecutorKey};
 use super::news::{News, NewsKind};
 use super::runner::{self, Claim};
+use super::watch::Watch;
 use super::{Shared, sweep};
 use crate::cluster::millis;
 use crate::hub::Session;
@@ -55,7 +56,9 @@ pub(super) struct Driver {
     runners: JoinSet<ExecutorKey>,
     housekeeping_at: Instant,
     sweep_at: Instant,
+    watch: Watch,
     failing: bool,
+    given_up: bool,
 }
 
 impl Driver {
@@ -70,7 +73,9 @@ impl Driver {
             runners: JoinSet::new(),
             housekeeping_at: Instant::now(),
             sweep_at,
+            watch: Watch::default(),
             failing: false,
+            given_up: false,
             shared,
         }
     }
@@ -107,7 +112,24 @@ impl Driver {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(error, "cannot keep the books of executors; trying again");
         }
+        self.give_up_if_alone();
         AFTER_FAILURE
+    }
+
+    /// Others take this instance for gone, and wait for its executors to show up with them: so these are
+    /// sent there, before they count as dead while they run. An instance that has no others keeps its
+    /// sockets: nobody judges meanwhile.
+    fn give_up_if_alone(&mut self) {
+        let given_up = self.shared.instance.is_given_up() && self.shared.peers.any();
+        if given_up && !std::mem::replace(&mut self.given_up, given_up) {
+            tracing::error!(
+                "the store has been out of reach for too long: executors are sent to other instances"
+            );
+            self.shared
+                .hub
+                .close_all_for("this instance cannot reach its database; another can");
+        }
+        self.given_up = given_up;
     }
 
     /// A planned stop is no loss of the executors: no record is opened for them, and the next start
@@ -124,11 +146,15 @@ impl Driver {
 
     /// One look at everything. Returns how long nothing is to be done.
     async fn pass(&mut self) -> Result<Duration, StoreError> {
+        self.watch.cuts(&self.shared).await?;
         self.write_sessions().await?;
         while self.runners.try_join_next().is_some() {}
         if !self.shared.instance.is_current() {
+            self.give_up_if_alone();
             return Ok(AFTER_FAILURE);
         }
+        self.given_up = false;
+        self.find_astray().await?;
         let shared = self.shared.clone();
         let expiry = shared.instance.expiry_ms();
         if shared.store.adopt_orphans(expiry).await? > 0 {
@@ -140,6 +166,7 @@ impl Driver {
             .store
             .renew_claims(shared.instance.id(), expiry * CLAIM_EXPIRIES)
             .await?;
+        self.watch.cases(&shared).await?;
         self.housekeeping().await?;
         Ok(next_due.min(PASS_EVERY))
     }
@@ -163,6 +190,21 @@ impl Driver {
         self.write_arrived().await?;
         self.write_all_departed().await?;
         self.write_responsiveness().await
+    }
+
+    /// Sessions that the books do not have any more, though they were written, are closed or written
+    /// down again.
+    async fn find_astray(&mut self) -> Result<(), StoreError> {
+        let written = self.written.values();
+        let written = written.map(|written| written.session.clone()).collect();
+        for session in self.watch.astray(&self.shared, written).await? {
+            self.written.remove(&session.serial());
+            self.arrived.push(session);
+        }
+        if self.arrived.is_empty() {
+            return Ok(());
+        }
+        self.write_sessions().await
     }
 
     /// Writes arrivals, many at a time; sessions of one executor in the order in which they came.
@@ -270,7 +312,7 @@ impl Driver {
             {
                 continue;
             }
-            let case = shared.case_in_grace(&row, grace);
+            let case = shared.lost_case(&row, grace);
             let now = shared.instance.now();
             if let Some(left) = case
                 .deadline()
@@ -317,10 +359,7 @@ impl Driver {
                 .take_over_dead(&row.key, row.generation, id, ttl)
                 .await?
             {
-                let case = Case {
-                    phase: Phase::Claiming,
-                    ..shared.case_in_grace(&row, 0)
-                };
+                let case = Case::dead(row.key.clone(), shared.retry());
                 self.start(
                     case,
                     Claim {
@@ -463,7 +502,7 @@ async fn write_departed(
     Ok(())
 }
 
-fn key_of(session: &Session) -> ExecutorKey {
+pub(super) fn key_of(session: &Session) -> ExecutorKey {
     let identity = session.identity();
     ExecutorKey {
         app_id: session.app_id().to_owned(),
@@ -496,16 +535,15 @@ impl Shared {
     }
 
     /// The case of a lost executor as its row tells it.
-    pub(super) fn case_in_grace(&self, row: &ExecutorRow, grace: i64) -> Case {
-        let (first, longest) = self.options.retry;
+    fn lost_case(&self, row: &ExecutorRow, grace: i64) -> Case {
         let from = row.grace_from.unwrap_or(row.updated_at);
-        let phase = Phase::Grace {
-            from,
-            noticed: row.noticed_at.unwrap_or(from),
-        };
-        Case {
-            phase,
-            ..Case::healthy(row.key.clone(), grace, (millis(first), millis(longest)))
-        }
+        let since = (from, row.noticed_at.unwrap_or(from));
+        Case::lost(row.key.clone(), since, grace, self.retry())
+    }
+
+    /// First and longest pause of a stranded recovery, milliseconds.
+    fn retry(&self) -> (i64, i64) {
+        let (first, longest) = self.options.retry;
+        (millis(first), millis(longest))
     }
 }

@@ -6,32 +6,32 @@
 //!   runner feeds the machine and carries out what it decides, `offers` and `moving` with it.
 //! - [`invariants`] says what must hold whatever happens; tests and debug builds check it.
 //! - `sweep` finds work that no book mentions.
+//! - `watch` finds out what other instances did to what is this one's.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Instance;
+use crate::cluster::{Instance, Peers};
 use crate::hub::Hub;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 mod driver;
-pub mod invariants;
-pub mod machine;
 mod moving;
 mod news;
 mod offers;
 mod runner;
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod simulation;
 mod sweep;
+mod watch;
 
 pub use news::{News, NewsKind};
+
+pub use segno_recovery::{invariants, machine};
 
 use machine::ExecutorKey;
 use offers::Offers;
@@ -45,8 +45,6 @@ const EVICTED_FOR: Duration = Duration::from_secs(3600);
 /// Limits and intervals of recovery.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where peers reach this instance.
-    pub address: String,
     /// Between two writes of this instance's heartbeat.
     pub heartbeat_every: Duration,
     /// An instance silent for so long is gone, and its claims are void.
@@ -60,7 +58,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            address: "127.0.0.1".to_owned(),
             heartbeat_every: Duration::from_secs(2),
             heartbeat_expiry: Duration::from_secs(10),
             sweep_every: Duration::from_secs(600),
@@ -83,8 +80,16 @@ struct Shared {
     hub: Hub,
     metrics: Metrics,
     instance: Instance,
+    peers: Peers,
     offers: Offers,
+    /// What happened here and, as far as they told it, at other instances.
     news: broadcast::Sender<News>,
+    /// What happened here.
+    own_news: broadcast::Sender<News>,
+    /// Another instance may have evicted executors of ours.
+    evictions_suspected: AtomicBool,
+    /// Sessions of ours may not be what the books say.
+    sessions_suspected: AtomicBool,
     nudge: Notify,
     mailboxes: Mutex<HashMap<ExecutorKey, Arc<Mailbox>>>,
     shutdown: CancellationToken,
@@ -97,32 +102,26 @@ pub async fn start(
     store: Store,
     hub: Hub,
     metrics: Metrics,
+    peers: Peers,
     shutdown: CancellationToken,
 ) -> Result<Handle, StoreError> {
-    let instance = Instance::join(
-        store.clone(),
-        &options.address,
-        options.heartbeat_every,
-        options.heartbeat_expiry,
-        shutdown.clone(),
-    )
-    .await?;
-    for (key, left) in store.evictions().await? {
-        let left = Duration::from_millis(left.unsigned_abs());
-        hub.evict(&key.app_id, &key.executor_id, &key.version, left);
-    }
     let shared = Arc::new(Shared {
         offers: Offers::new(hub.clone()),
         news: broadcast::channel(NEWS).0,
+        own_news: broadcast::channel(NEWS).0,
+        evictions_suspected: AtomicBool::new(false),
+        sessions_suspected: AtomicBool::new(false),
         nudge: Notify::new(),
         mailboxes: Mutex::default(),
         options,
         store,
         hub,
         metrics,
-        instance,
+        instance: peers.instance().clone(),
+        peers,
         shutdown,
     });
+    shared.refuse_evicted().await?;
     let stopped = CancellationToken::new();
     let driver = driver::Driver::new(shared.clone());
     let done = stopped.clone().drop_guard();
@@ -148,9 +147,60 @@ pub enum OrderError {
 }
 
 impl Handle {
-    /// What happens to executors from now on.
+    /// What happens to executors from now on, at whichever instance.
     pub fn subscribe(&self) -> broadcast::Receiver<News> {
         self.shared.news.subscribe()
+    }
+
+    /// What happens at this instance from now on: for the others.
+    pub(crate) fn subscribe_own(&self) -> broadcast::Receiver<News> {
+        self.shared.own_news.subscribe()
+    }
+
+    /// Another instance tells what happened there.
+    pub(crate) fn heard(&self, news: News) {
+        let shared = &self.shared;
+        let key = ExecutorKey {
+            app_id: news.app_id.clone(),
+            executor_id: news.executor_id.clone(),
+            version: news.app_version.clone(),
+        };
+        let is_here = shared.hub.session(&key).is_some();
+        match news.kind {
+            NewsKind::Connected => {
+                shared.arrived(&key);
+                if is_here {
+                    shared.sessions_suspected.store(true, Ordering::Release);
+                    shared.nudge.notify_one();
+                }
+            }
+            NewsKind::Dead { .. } if is_here => {
+                shared.evictions_suspected.store(true, Ordering::Release);
+                shared.nudge.notify_one();
+            }
+            _ => {}
+        }
+        // Nobody may be listening.
+        let _ = shared.news.send(news);
+    }
+
+    /// Something may have happened at another instance that nobody told us.
+    pub(crate) fn missed(&self) {
+        let nobody = ExecutorKey {
+            app_id: String::new(),
+            executor_id: String::new(),
+            version: String::new(),
+        };
+        let now = self.shared.instance.now();
+        let _ = self
+            .shared
+            .news
+            .send(News::of(&nobody, now, NewsKind::Missed));
+    }
+
+    /// Has the driver look at once.
+    pub(crate) fn look_now(&self) {
+        self.shared.nudge.notify_one();
     }
 
     /// This instance.
@@ -271,9 +321,42 @@ impl Shared {
         }
     }
 
+    /// Somebody of an application connected to another instance.
+    fn arrived_elsewhere(&self, app_id: &str) {
+        for (key, mailbox) in self.mailboxes().iter() {
+            if key.app_id == app_id {
+                mailbox.arrived();
+            }
+        }
+    }
+
+    /// Whose recovery this instance drives.
+    fn driven(&self) -> Vec<ExecutorKey> {
+        self.mailboxes().keys().cloned().collect()
+    }
+
+    fn suspect_evictions(&self) -> bool {
+        self.evictions_suspected.swap(false, Ordering::AcqRel)
+    }
+
+    fn suspect_sessions(&self) -> bool {
+        self.sessions_suspected.swap(false, Ordering::AcqRel)
+    }
+
+    /// Closes and refuses the sessions of executors that were evicted, here or elsewhere.
+    async fn refuse_evicted(&self) -> Result<(), StoreError> {
+        for (key, left) in self.store.evictions().await? {
+            let left = Duration::from_millis(left.unsigned_abs());
+            self.hub
+                .evict(&key.app_id, &key.executor_id, &key.version, left);
+        }
+        Ok(())
+    }
+
     fn tell(&self, news: News) {
         news.log();
         // Nobody may be listening.
+        let _ = self.own_news.send(news.clone());
         let _ = self.news.send(news);
     }
 }

@@ -12,7 +12,7 @@ use super::Shared;
 use super::machine::ExecutorKey;
 use super::offers::one_line;
 use super::runner::persist;
-use crate::hub::{Class, HubError, Target};
+use crate::hub::{Class, HubError, SessionInfo, Target};
 use crate::store::apps::AppRow;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub(super) async fn move_pending(
     version: &str,
 ) -> Result<Option<String>, String> {
     let mut moved = 0;
-    let mut taker = taker(shared, app, version);
+    let mut taker = taker(shared, app, version).await;
     let mut failed: Vec<String> = Vec::new();
     let mut first_error = None;
     loop {
@@ -96,8 +96,8 @@ pub(super) async fn move_pending(
 
 /// The executor that is told to fork: of the version that takes over, the least busy. Without one
 /// anybody forks, and the forks wait for one.
-fn taker(shared: &Shared, app: &AppRow, version: &str) -> Option<String> {
-    let sessions = shared.hub.sessions(&app.id).into_iter();
+async fn taker(shared: &Shared, app: &AppRow, version: &str) -> Option<String> {
+    let sessions = shared.hub.everywhere(&app.id).await.into_iter();
     let taker = sessions
         .filter(|session| session.version == version)
         .min_by_key(|session| (session.unresponsive_for.is_some(), session.outstanding));
@@ -143,7 +143,7 @@ async fn move_one(
         },
     };
     let target = match taker.clone() {
-        Some(id) if shared.hub.is_connected(&app.id, &id, version) => Target::Executor {
+        Some(id) if is_there(shared, app, &id, version).await => Target::Executor {
             id,
             version: version.to_owned(),
         },
@@ -168,6 +168,12 @@ async fn move_one(
         Ok(_) => Err("the executor did not cancel the original".to_owned()),
         Err(error) => Err(text(error)),
     }
+}
+
+async fn is_there(shared: &Shared, app: &AppRow, id: &str, version: &str) -> bool {
+    let sessions = shared.hub.everywhere(&app.id).await;
+    let is_it = |session: &SessionInfo| session.executor_id == id && session.version == version;
+    sessions.iter().any(is_it)
 }
 
 async fn exists(shared: &Shared, app: &AppRow, workflow_id: &str) -> bool {

@@ -1,11 +1,11 @@
 //! What happened to executors, as it happens: for `segno dev`, the event stream and the log.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::machine::{ExecutorKey, Millis, Reason};
 
 /// One thing that happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct News {
     /// When, by the store's clock.
@@ -22,13 +22,15 @@ pub struct News {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "event",
     rename_all = "snake_case",
     rename_all_fields = "camelCase"
 )]
 pub enum NewsKind {
+    /// Things may have happened at another instance that nobody told us: to no executor in particular.
+    Missed,
     /// It connected.
     Connected,
     /// Its socket is gone; grace runs.
@@ -105,7 +107,8 @@ impl News {
         let (app_id, executor_id, version) = (&self.app_id, &self.executor_id, &self.app_version);
         match &self.kind {
             // The hub has logged these, with addresses.
-            NewsKind::Connected
+            NewsKind::Missed
+            | NewsKind::Connected
             | NewsKind::Disconnected
             | NewsKind::Unresponsive
             | NewsKind::Responsive => {}

@@ -171,6 +171,10 @@ pub(super) async fn run(shared: &Arc<Shared>, mut case: Case, claim: Claim, mail
 impl Runner<'_> {
     /// Does what the machine decided; returns what came of it, if the machine asked.
     async fn carry_out(&mut self, case: &Case, effect: Effect) -> Option<Event> {
+        // Without the store's word nothing is done.
+        if effect.needs_claim() && !self.is_claimed(case).await {
+            return Some(Event::ClaimLost);
+        }
         match effect {
             // The driver claims before it starts a runner.
             Effect::Claim => None,
@@ -192,7 +196,7 @@ impl Runner<'_> {
         }
     }
 
-    /// Whether the claim stands. Without the store's word nothing is done.
+    /// Whether the claim stands.
     async fn is_claimed(&self, case: &Case) -> bool {
         let generation = self.claim.generation;
         persist(|| self.shared.store.is_claimed(&case.executor, generation)).await
@@ -200,9 +204,6 @@ impl Runner<'_> {
 
     async fn ask(&mut self, case: &Case) -> Event {
         if let Phase::Asking { after_offer: false } = case.phase {
-            if !self.is_claimed(case).await {
-                return Event::ClaimLost;
-            }
             self.read_assignment(case).await;
         }
         let message = ExistPendingWorkflows {
@@ -265,7 +266,7 @@ impl Runner<'_> {
             .await;
             self.note_pending(counted.ok().flatten()).await;
         }
-        let sessions = self.shared.hub.sessions(&case.executor.app_id);
+        let sessions = self.shared.hub.everywhere(&case.executor.app_id).await;
         let candidates = sessions.into_iter().map(|session| {
             let executor = ExecutorKey {
                 app_id: session.app_id,
@@ -298,9 +299,6 @@ impl Runner<'_> {
     }
 
     async fn offer(&mut self, case: &Case, to: &ExecutorKey) -> Event {
-        if !self.is_claimed(case).await {
-            return Event::ClaimLost;
-        }
         let at = self.shared.instance.now();
         self.tell(
             case,
@@ -335,7 +333,7 @@ impl Runner<'_> {
     /// The latest version, if somebody runs it.
     async fn latest(&self) -> Option<String> {
         let version = self.shared.hub.latest_version(&self.app).await.ok()?;
-        let sessions = self.shared.hub.sessions(&self.app.id);
+        let sessions = self.shared.hub.everywhere(&self.app.id).await;
         sessions
             .iter()
             .any(|session| session.version == version)

@@ -8,20 +8,20 @@ impl Store {
     ///
     /// Those are the instances of the same address, where only one process can listen, and on SQLite all.
     /// One that is alive nevertheless (two that advertise the same address by mistake) finds out with its
-    /// next heartbeat and writes itself down anew; its claims are fenced by their generation.
+    /// next heartbeat and writes itself down anew; then the newcomer gives way (see
+    /// [`Store::replaced_is_alive`]). Claims are fenced by their generation.
     pub async fn replace_instances(&self, id: &str, address: &str) -> Result<(), StoreError> {
         let _timer = self.timer("replace_instances");
         let replaced = match self.dialect() {
             Dialect::Sqlite => {
-                let all =
-                    "UPDATE instances SET stopped_at = {now} WHERE stopped_at IS NULL AND id <> $1";
+                let all = "UPDATE instances SET stopped_at = {now}, replaced_by = $1 WHERE stopped_at IS NULL AND id <> $1";
                 sqlx::query(self.sql(all))
                     .bind(id)
                     .execute(self.pool())
                     .await?
             }
             Dialect::Postgres => {
-                let here = "UPDATE instances SET stopped_at = {now} \
+                let here = "UPDATE instances SET stopped_at = {now}, replaced_by = $1 \
                             WHERE stopped_at IS NULL AND id <> $1 AND address = $2";
                 sqlx::query(self.sql(here))
                     .bind(id)

@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod operations;
 pub mod orgs;
 pub mod outbox;
+pub mod peers;
 mod recent;
 pub mod recoveries;
 pub mod roles;

@@ -251,7 +251,7 @@ impl Applications {
     /// The figures of an application for the last full minute before `now` (epoch milliseconds).
     /// `None`: nobody is there to ask, or there is no answer yet.
     pub async fn figures(&self, hub: &Hub, app: &AppRow, now: i64) -> Option<Arc<Figures>> {
-        let candidates = candidates(hub, app);
+        let candidates = candidates(hub, app).await;
         if candidates.is_empty() {
             return None;
         }
@@ -279,7 +279,7 @@ impl Applications {
 }
 
 /// Executors that know both questions, the best first.
-fn candidates(hub: &Hub, app: &AppRow) -> Vec<Target> {
+async fn candidates(hub: &Hub, app: &AppRow) -> Vec<Target> {
     let knows = |session: &SessionInfo| {
         let language = session.language.as_deref().unwrap_or_default();
         let release = session.sdk_version.as_deref().unwrap_or_default();
@@ -287,7 +287,7 @@ fn candidates(hub: &Hub, app: &AppRow) -> Vec<Target> {
             .iter()
             .all(|message| features::supports(language, release, message) != Some(false))
     };
-    let mut sessions = hub.sessions(&app.id);
+    let mut sessions = hub.everywhere(&app.id).await;
     sessions.retain(knows);
     sessions.sort_by_key(|session| (session.unresponsive_for.is_some(), session.outstanding));
     let target = |session: SessionInfo| Target::Executor {

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::server::{Server, until};
+use crate::server::{Api, until};
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -263,7 +263,7 @@ pub(crate) struct Fake {
 impl Fake {
     /// Connects an executor that behaves, and waits until the server knows it.
     pub(crate) async fn connect(
-        server: &Server,
+        server: &Api,
         app: &str,
         id: &str,
         version: &str,
@@ -276,7 +276,7 @@ impl Fake {
 
     /// Connects an executor that answers as `behave` says.
     pub(crate) async fn odd(
-        server: &Server,
+        server: &Api,
         app: &str,
         id: &str,
         version: &str,
@@ -353,6 +353,12 @@ impl Fake {
         let ended =
             tokio::time::timeout(crate::server::SOON, self.end.wait_for(Option::is_some)).await;
         ended.expect("the connection did not end").unwrap().unwrap()
+    }
+
+    /// Waits until the connection is over, however long that takes.
+    pub(crate) async fn closed_at_last(&mut self) {
+        // An error: the other end is gone, and the connection with it.
+        let _ = self.end.wait_for(Option::is_some).await;
     }
 
     pub(crate) fn is_open(&self) -> bool {

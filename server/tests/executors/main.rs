@@ -2,6 +2,9 @@
 //! are fakes that speak the protocol over real sockets and share a fake application database.
 #![allow(clippy::unwrap_used)]
 
+mod books;
+mod chaos;
+mod cluster;
 mod deployments;
 mod explain;
 mod fake;
@@ -12,6 +15,7 @@ mod identity;
 mod logs;
 mod operations;
 mod outage;
+mod process;
 mod recovery;
 mod restart;
 mod server;

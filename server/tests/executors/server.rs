@@ -52,7 +52,8 @@ impl Database {
     }
 }
 
-async fn execute(url: &str, sql: String) {
+/// Does something to a database behind the server's back.
+pub(crate) async fn execute(url: &str, sql: String) {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(url).await.unwrap();
     connection.execute(AssertSqlSafe(sql)).await.unwrap();
@@ -75,75 +76,27 @@ impl Drop for Database {
     }
 }
 
-/// A running server.
-pub(crate) struct Server {
+/// The API of a running server.
+pub(crate) struct Api {
     pub(crate) address: SocketAddr,
-    config: Config,
     client: reqwest::Client,
-    runtime: Option<Runtime>,
-    shutdown: CancellationToken,
-    database: Database,
 }
 
-impl Server {
-    /// A server without authentication over `database`.
-    pub(crate) async fn start(database: Database) -> Self {
-        Self::configured(database, |_| {}).await
-    }
-
-    pub(crate) async fn configured(database: Database, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::local(&database.url);
-        // A stranded recovery is tried again by arrivals; the timer is not to help.
-        config.recovery.retry = (Duration::from_secs(60), Duration::from_secs(60));
-        change(&mut config);
-        if config.auth == AuthMode::Keys {
-            config.admin_key = Some(Secret::new(ADMIN));
-        }
-        let mut server = Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            config,
+impl Api {
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
             client: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(Duration::from_secs(30))
                 .build()
                 .unwrap(),
-            runtime: None,
-            shutdown: CancellationToken::new(),
-            database,
-        };
-        server.run().await;
-        server
+        }
     }
 
-    /// Starts it (again) on the same address and store.
-    pub(crate) async fn run(&mut self) {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        self.shutdown = CancellationToken::new();
-        let (config, shutdown, address) =
-            (self.config.clone(), self.shutdown.clone(), self.address);
-        let (tell, told) = tokio::sync::oneshot::channel();
-        runtime.spawn(async move {
-            // A killed runtime lets go of its sockets a moment later.
-            let began = Instant::now();
-            let listener = loop {
-                match TcpListener::bind(address).await {
-                    Ok(listener) => break listener,
-                    Err(error) if began.elapsed() > SOON => panic!("{address}: {error}"),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            };
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            if let Err(error) = segno_server::serve(config, listener, shutdown).await {
-                panic!("the server failed: {error:#}");
-            }
-        });
-        self.address = told.await.unwrap();
-        self.runtime = Some(runtime);
-        // A connection to the killed one may still be in the client's pool.
+    /// Waits until the server takes requests.
+    pub(crate) async fn ready(&self) {
+        // A connection to a killed one may still be in the client's pool.
         let url = format!("http://{}/readyz", self.address);
         until("the server to be ready", async || {
             let answer = self.client.get(&url).send().await.ok()?;
@@ -152,14 +105,10 @@ impl Server {
         .await;
     }
 
-    /// Does something to its store behind its back.
-    pub(crate) async fn execute(&self, sql: &str) {
-        execute(&self.database.url, sql.to_owned()).await;
-    }
-
-    /// Ends it as kill -9 would: no goodbye to anybody, nothing written.
-    pub(crate) fn kill(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+    /// A request as the administrator.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("http://{}/v2/orgs/local{path}", self.address);
+        self.client.request(method, url).bearer_auth(ADMIN)
     }
 
     pub(crate) async fn call(
@@ -168,8 +117,7 @@ impl Server {
         path: &str,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
-        let url = format!("http://{}/v2/orgs/local{path}", self.address);
-        let mut request = self.client.request(method, url).bearer_auth(ADMIN);
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -244,6 +192,90 @@ impl Server {
             },
         )
         .await
+    }
+}
+
+impl std::ops::Deref for Server {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    api: Api,
+    config: Config,
+    runtime: Option<Runtime>,
+    shutdown: CancellationToken,
+    database: Database,
+}
+
+impl Server {
+    /// A server without authentication over `database`.
+    pub(crate) async fn start(database: Database) -> Self {
+        Self::configured(database, |_| {}).await
+    }
+
+    pub(crate) async fn configured(database: Database, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::local(&database.url);
+        // A stranded recovery is tried again by arrivals; the timer is not to help.
+        config.recovery.retry = (Duration::from_secs(60), Duration::from_secs(60));
+        change(&mut config);
+        if config.auth == AuthMode::Keys {
+            config.admin_key = Some(Secret::new(ADMIN));
+        }
+        let mut server = Self {
+            api: Api::at(SocketAddr::from(([127, 0, 0, 1], 0))),
+            config,
+            runtime: None,
+            shutdown: CancellationToken::new(),
+            database,
+        };
+        server.run().await;
+        server
+    }
+
+    /// Starts it (again) on the same address and store.
+    pub(crate) async fn run(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        self.shutdown = CancellationToken::new();
+        let (config, shutdown, address) =
+            (self.config.clone(), self.shutdown.clone(), self.api.address);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        runtime.spawn(async move {
+            // A killed runtime lets go of its sockets a moment later.
+            let began = Instant::now();
+            let listener = loop {
+                match TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    Err(error) if began.elapsed() > SOON => panic!("{address}: {error}"),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            };
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            if let Err(error) = segno_server::serve(config, listener, shutdown).await {
+                panic!("the server failed: {error:#}");
+            }
+        });
+        self.api.address = told.await.unwrap();
+        self.runtime = Some(runtime);
+        self.api.ready().await;
+    }
+
+    /// Does something to its store behind its back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        execute(&self.database.url, sql.to_owned()).await;
+    }
+
+    /// Ends it as kill -9 would: no goodbye to anybody, nothing written.
+    pub(crate) fn kill(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
     }
 }
 

@@ -5,7 +5,7 @@ use segno_server::config::AuthMode;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Workflows};
-use crate::server::{ADMIN, Database, SOON, Server, until};
+use crate::server::{ADMIN, Api, Database, SOON, Server, until};
 
 /// A reader of the stream of `shop`.
 pub(crate) struct Events {
@@ -14,7 +14,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) async fn follow(server: &Server, key: &str) -> Self {
+    pub(crate) async fn follow(server: &Api, key: &str) -> Self {
         let url = format!("http://{}/v2/orgs/local/apps/shop/stream", server.address);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client
@@ -51,6 +51,11 @@ impl Events {
         );
         self.text = rest.to_owned();
         Some(event)
+    }
+
+    /// Waits until the reader is told to read everything anew.
+    pub(crate) async fn missed(&mut self) {
+        while self.next().await.expect("the stream goes on").0 != "missed" {}
     }
 
     /// The next event of a kind in a status.

@@ -49,11 +49,13 @@ export function Fleet() {
                   <>
                     <th>Application</th>
                     <th>Health</th>
-                    <th>Executors by version</th>
+                    <th className={s.wide}>Executors by version</th>
                     <th data-num>Pending</th>
-                    <th data-num>Enqueued</th>
+                    <th data-num className={s.wide}>
+                      Enqueued
+                    </th>
                     <th data-num>Stranded</th>
-                    <th className={s.spark}>Started in the last hour</th>
+                    <th className={`${s.spark} ${s.wide}`}>Started in the last hour</th>
                   </>
                 }
               >

@@ -38,8 +38,8 @@ function Summary(props: { stranded: Recovery[] | undefined; recoveries: Recovery
       />
       <Figure label="Being recovered" value={count(underWay)} tone={underWay > 0 ? 'run' : undefined} />
       <Figure label="Recovered lately" value={count(recovered)} />
-      <Figure label="Typical time, loss to confirmed" value={typical === null ? '–' : duration(typical)} />
-      <Figure label="Longest" value={longest === null ? '–' : duration(longest)} />
+      <Figure label="Typically took" value={typical === null ? '–' : duration(typical)} />
+      <Figure label="Longest took" value={longest === null ? '–' : duration(longest)} />
     </div>
   );
 }

@@ -87,12 +87,12 @@ function RecoveryRow({
           >
             <ChevronRight />
           </button>
-          <div style={{ minWidth: 0, maxWidth: 240 }}>
+          <div style={{ minWidth: 0, maxWidth: 200 }}>
             <Id value={recovery.executorId} label="executor id" />
           </div>
         </div>
       </td>
-      <td style={{ maxWidth: 160 }}>
+      <td style={{ maxWidth: 130 }}>
         <Id value={recovery.appVersion} label="version" />
       </td>
       <td>
@@ -107,7 +107,7 @@ function RecoveryRow({
           count(recovery.pendingWorkflows)
         )}
       </td>
-      <td style={{ maxWidth: 200 }}>
+      <td style={{ maxWidth: 160 }}>
         {recovery.recoveredBy ? (
           <Id value={recovery.recoveredBy} label="executor id" />
         ) : (

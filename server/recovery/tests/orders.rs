@@ -1,12 +1,14 @@
 //! The machine against a small world: executors of three versions in two applications come and go,
-//! answers are lost, time passes, all in random order. The promises of [`super::invariants`] are
-//! checked at every step (by [`step`] itself), those about the whole world here.
+//! answers are lost, time passes, all in random order. The promises of [`segno_recovery::invariants`]
+//! are checked at every step (by [`step`] itself), those about the whole world here.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::machine::*;
+use segno_recovery::invariants;
+use segno_recovery::machine::*;
 
 const GRACE: Millis = 10_000;
 const RETRY: (Millis, Millis) = (2_000, 60_000);
@@ -115,7 +117,7 @@ impl World {
                     assert!(!self.is_connected(key), "acted on one that is connected");
                     self.questions.push((key.clone(), life, effect));
                 }
-                effect if super::invariants::is_question(&effect) => {
+                effect if invariants::is_question(&effect) => {
                     self.questions.push((key.clone(), life, effect))
                 }
                 Effect::RecordStranded { reason } => {

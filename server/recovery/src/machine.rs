@@ -2,7 +2,7 @@
 //!
 //! [`step`] is a pure function of a case, an event and the time. It has no clock, socket or row: the
 //! driver tells it what happened and carries out what it decides. Everything that recovery promises
-//! can therefore be checked on this file alone (see [`super::invariants`]).
+//! can therefore be checked on this file alone (see [`crate::invariants`]).
 //!
 //! ```text
 //! Healthy ── Lost ──► Grace ── grace over ──► Claiming ── Claimed ──► Asking
@@ -229,7 +229,35 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it may be carried out only while the claim stands: to be asked of the store right before.
+    pub fn needs_claim(&self) -> bool {
+        matches!(self, Self::Ask | Self::Offer { .. } | Self::Move { .. })
+    }
+}
+
 impl Case {
+    /// An executor that is lost since `from`, which was found out at `noticed`.
+    pub fn lost(
+        executor: ExecutorKey,
+        (from, noticed): (Millis, Millis),
+        grace: Millis,
+        retry: (Millis, Millis),
+    ) -> Self {
+        Self {
+            phase: Phase::Grace { from, noticed },
+            ..Self::healthy(executor, grace, retry)
+        }
+    }
+
+    /// A dead executor whose row is being claimed.
+    pub fn dead(executor: ExecutorKey, retry: (Millis, Millis)) -> Self {
+        Self {
+            phase: Phase::Claiming,
+            ..Self::healthy(executor, 0, retry)
+        }
+    }
+
     /// A connected executor.
     pub fn healthy(executor: ExecutorKey, grace: Millis, retry: (Millis, Millis)) -> Self {
         Self {
@@ -372,7 +400,7 @@ pub fn step(case: &Case, event: &Event, now: Millis) -> (Case, Vec<Effect>) {
     let mut next = case.clone();
     let effects = advance(&mut next, event, now);
     debug_assert_eq!(
-        super::invariants::check(case, event, &next, &effects, now),
+        crate::invariants::check(case, event, &next, &effects, now),
         Ok(())
     );
     (next, effects)

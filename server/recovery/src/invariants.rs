@@ -3,7 +3,7 @@
 //! Written once: the property tests and the model check every step they take, debug builds of the
 //! server check every step they really take.
 
-use super::machine::{Answer, Case, Effect, Event, Millis, Outcome, Phase};
+use crate::machine::{Answer, Case, Effect, Event, Millis, Outcome, Phase};
 
 /// A promise that a step broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
