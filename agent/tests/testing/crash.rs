@@ -8,10 +8,6 @@ use segno::{Builder, Ctx, Db, Error, NoAppState, Segno, Status, testing};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn postgres() -> String {
-    std::env::var("SEGNO_TEST_POSTGRES_URL").expect("SEGNO_TEST_POSTGRES_URL is not set")
-}
-
 async fn expense(ctx: Ctx, cents: u64) -> segno::Result<bool> {
     ctx.set_event("state", "waiting").await;
     let approved = ctx.recv::<bool>("approval").timeout(HOUR * 72).await;
@@ -146,16 +142,6 @@ async fn every_checkpoint_survives_a_crash_on_either_side() {
         .await
         .unwrap();
     assert_eq!(result, [3, 4, 6, 0, 1, 1]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_checkpoint_survives_a_crash_on_postgres_too() {
-    let result = testing::crash_everywhere_with(world, something, 3)
-        .check(counted_once)
-        .on_postgres(postgres())
-        .await
-        .unwrap();
-    assert_eq!(result, 6);
 }
 
 #[tokio::test]
