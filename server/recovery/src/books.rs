@@ -95,6 +95,19 @@ pub fn connected(row: Option<&Row>, instance: InstanceId, session: SessionId) ->
     }
 }
 
+/// `Store::insert_unknown_executor`: the row of an executor of which only its work was ever seen.
+pub fn unknown(now: Millis) -> Row {
+    Row {
+        state: State::Disconnected,
+        generation: 0,
+        instance: InstanceId::MAX,
+        session: SessionId::MAX,
+        grace_from: Some(now),
+        noticed_at: Some(now),
+        claim: None,
+    }
+}
+
 /// `Store::executor_lost`: `false` if the session does not speak for the executor any more.
 pub fn lost(row: &mut Row, session: SessionId, at: Millis, now: Millis) -> bool {
     let speaks = row.state == State::Healthy && row.session == session;

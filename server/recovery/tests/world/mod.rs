@@ -721,6 +721,7 @@ impl World {
         let mut quiet = 0;
         for _ in 0..60 {
             let before = (world.rows.clone(), world.work.clone());
+            world.sweep();
             for n in 0..world.instances.len() {
                 world.apply(rules, Act::Pass(n, false));
                 while !world.messages.is_empty() {
@@ -740,6 +741,22 @@ impl World {
             }
         }
         Err("it never comes to rest".to_owned())
+    }
+
+    /// Finds the work of executors that no book mentions: one that connected and died with its instance,
+    /// before that one wrote it down (`recovery/sweep.rs`). They have their grace to show up.
+    fn sweep(&mut self) {
+        for (owner, _) in &self.work {
+            let unknown = !self.rows.contains_key(owner)
+                && !self
+                    .instances
+                    .iter()
+                    .any(|i| i.sessions.iter().any(|s| s.executor == *owner));
+            if unknown {
+                let lost = books::unknown(self.now);
+                self.rows.insert(*owner, lost);
+            }
+        }
     }
 
     /// At rest, work is with somebody who runs and is connected or merely disconnected from us, or its

@@ -1,4 +1,5 @@
-// The five minutes with the console that the README promises of `make demo`, walked in less.
+// The five minutes with the console that the README promises of `make demo`, walked in less: npm run tour. Not yet one of
+// the tests: the keys do not always lead from Operations to Schedules once the dialog of an operation was closed.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -102,7 +103,8 @@ it('shows in five minutes what the README says', async () => {
   await page.getByRole('button', { name: 'Fork from this step…' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Fork', exact: true }).click();
   await page.getByText('forked from').waitFor();
-  await page.getByText(/^(Succeeded|Failed)/).waitFor({ timeout: 60_000 });
+  // The gateway of the demonstration fails now and then, and is asked again up to ten times.
+  await page.getByText(/^(Succeeded|Failed)/).waitFor({ timeout: 120_000 });
   await page.getByRole('link', { name: 'Compare', exact: true }).click();
   await page.getByText(/differ/).first().waitFor();
 
@@ -118,7 +120,10 @@ it('shows in five minutes what the README says', async () => {
   await dialog.getByRole('heading', { name: /^\d+ of \d+ cancelled/ }).waitFor();
   await dialog.getByRole('link', { name: 'Open in Operations' }).click();
   await page.getByRole('dialog').getByText('a tour').waitFor();
-  await page.keyboard.press('Escape');
+  // Keys are the dialog's until it is gone.
+  const told = page.getByRole('dialog').filter({ hasText: 'a tour' });
+  await told.getByRole('button', { name: 'Close' }).click();
+  await told.waitFor({ state: 'detached' });
 
   // 6. Queues, children, the clock.
   await keys('s', 'Schedules');
