@@ -4,9 +4,9 @@
 //! whose clock a test supplies as well (`system_database::test_clock`). Waits of the engine for the network
 //! or the database (polls, backoffs) are not of this time: they run on the machine's clock in any case.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
@@ -27,8 +27,14 @@ pub(crate) struct Clock(Option<Arc<Manual>>);
 /// A clock that stands still until it is moved.
 struct Manual {
     now: watch::Sender<i64>,
+    timers: Mutex<Timers>,
+}
+
+#[derive(Default)]
+struct Timers {
     /// What waits, by instant; the number tells timers of one instant apart.
-    timers: Mutex<(BTreeMap<(i64, u64), ()>, u64)>,
+    waiting: BTreeSet<(i64, u64)>,
+    serial: u64,
 }
 
 impl Clock {
@@ -128,7 +134,7 @@ impl Clock {
     /// The next instant for which somebody waits on a manual clock.
     pub(crate) fn next_timer(&self) -> Option<i64> {
         let timers = self.0.as_ref()?.lock();
-        timers.0.first_key_value().map(|((at, _), ())| *at)
+        timers.waiting.first().map(|(at, _)| *at)
     }
 }
 
@@ -139,7 +145,7 @@ impl fmt::Debug for Clock {
 }
 
 impl Manual {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (BTreeMap<(i64, u64), ()>, u64)> {
+    fn lock(&self) -> MutexGuard<'_, Timers> {
         self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,15 +156,15 @@ struct Timer<'a>(&'a Manual, (i64, u64));
 impl<'a> Timer<'a> {
     fn set(manual: &'a Manual, at_ms: i64) -> Self {
         let mut timers = manual.lock();
-        timers.1 += 1;
-        let key = (at_ms, timers.1);
-        timers.0.insert(key, ());
+        timers.serial += 1;
+        let key = (at_ms, timers.serial);
+        timers.waiting.insert(key);
         Self(manual, key)
     }
 }
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        self.0.lock().0.remove(&self.1);
+        self.0.lock().waiting.remove(&self.1);
     }
 }

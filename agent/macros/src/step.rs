@@ -138,7 +138,7 @@ fn name_arguments(signature: &mut syn::Signature, lifetime: &Lifetime) -> Result
             Pat::Ident(pattern) => pattern.ident.clone(),
             _ => format_ident!("argument_{index}"),
         };
-        argument.pat = Box::new(syn::parse_quote!(#name));
+        *argument.pat = syn::parse_quote!(#name);
         names.push(name);
     }
     Ok(names)
