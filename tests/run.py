@@ -160,7 +160,7 @@ def stages() -> list[Stage]:
                 *("-m", "pytest", "-c", str(DEPLOY_TESTS / "pytest.ini"), str(DEPLOY_TESTS)),
             ],
             needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "root"),
-            after=("build", "deploy environment", environment("python"), "oidc modules"),
+            after=("build", "deploy environment", environment("python"), environment("typescript"), "oidc modules"),
             env={"SEGNO_BIN": str(segno)},
         ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
