@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_borders_of_tokens_count() {
-        let borders = |body: &str| of(&format!("async fn f() {{ {body} }}"));
+        let borders = |body: &str| of(&format!("async fn f() {{ a_macro! {{ {body} }} }}"));
         assert_ne!(borders("ab (c)"), borders("a (bc)"));
         assert_ne!(borders("(a) b"), borders("(a b)"));
     }
