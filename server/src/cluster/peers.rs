@@ -135,19 +135,21 @@ impl Peers {
         !alive.is_empty()
     }
 
-    /// Whether there are others, looked up anew if none was known: for a request that nobody here can serve.
-    async fn any_now(&self) -> bool {
+    /// Whether there are others; that there are none is believed only of a look at `since` or later: for a
+    /// request that nobody here can serve.
+    async fn any_since(&self, since: Instant) -> bool {
         let inner = &self.inner;
         if self.any() || inner.store.dialect() == Dialect::Sqlite {
             return self.any();
         }
         // Held while one looks, so that the others need not.
         let mut looked_at = inner.looked_at.lock().await;
-        if looked_at.elapsed() >= FRESH {
+        if *looked_at < since {
+            let began = Instant::now();
             if let Err(error) = self.look().await {
                 tracing::debug!(%error, "could not look for other instances");
             }
-            *looked_at = Instant::now();
+            *looked_at = began;
         }
         self.any()
     }
@@ -193,7 +195,7 @@ impl Peers {
     /// are now.
     pub(crate) async fn holders(&self, app_id: &str, target: &Target) -> Holders {
         let asked = Instant::now();
-        self.any_now().await;
+        self.any_since(asked).await;
         let known = self.among(&self.elsewhere(app_id).await, target);
         match known.peers.is_empty() {
             true => self.among(&self.elsewhere_since(app_id, asked).await, target),
