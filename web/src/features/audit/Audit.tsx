@@ -94,7 +94,7 @@ function AuditTable({ entries, onOpen }: { entries: AuditEntry[]; onOpen: (entry
             <bdi>{entry.subject.display || entry.subject.id}</bdi>{' '}
             <span className="muted">{entry.subject.type === 'api_key' ? 'key' : 'user'}</span>
           </td>
-          <td style={{ maxWidth: 300 }}>
+          <td style={{ maxWidth: 180 }}>
             {entry.target ? <Id value={entry.target.id} label={entry.target.type} /> : '–'}
           </td>
           <td className="mono">{entry.sourceIp}</td>

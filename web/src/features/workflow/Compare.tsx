@@ -8,7 +8,7 @@ import { plural } from '~/ui/format';
 import { useRenewal } from '~/ui/live';
 import { Empty, Loaded } from '~/ui/states';
 import { type Pair, pairSteps } from './diff';
-import { useSteps } from './useWorkflow';
+import { type Steps, useLastLook, useSteps } from './useWorkflow';
 import s from './Workflow.module.css';
 
 /** Two workflows side by side, above all a fork and its original: where they went different ways. */
@@ -29,8 +29,8 @@ function Both({ app, left, right }: { app: string; left: string; right: string }
   const renewal = useRenewal(2_000);
   const a = useQuery({ ...read.workflow(app, left), ...renewal });
   const b = useQuery({ ...read.workflow(app, right), ...renewal });
-  const aSteps = useSteps(app, left, a.data ? isActive(a.data.status) : false);
-  const bSteps = useSteps(app, right, b.data ? isActive(b.data.status) : false);
+  const aSteps = useSide(app, left, a.data);
+  const bSteps = useSide(app, right, b.data);
   const [all, setAll] = useState(true);
   const pairs = useMemo(() => pairSteps(aSteps.steps, bSteps.steps), [aSteps.steps, bSteps.steps]);
   const different = pairs.filter((pair) => pair.change !== 'same');
@@ -78,6 +78,12 @@ function Both({ app, left, right }: { app: string; left: string; right: string }
       </Panel>
     </Page>
   );
+}
+
+function useSide(app: string, id: string, workflow: Workflow | undefined): Steps {
+  const active = workflow && isActive(workflow.status);
+  useLastLook(app, id, active);
+  return useSteps(app, id, active);
 }
 
 function Side({ app, query }: { app: string; query: { data: Workflow | undefined; error: unknown } }) {

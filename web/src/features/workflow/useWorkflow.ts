@@ -13,11 +13,15 @@ const MOST_CHILDREN = 1_000;
 
 export type Steps = { steps: Step[]; complete: boolean; problem: Problem | null };
 
-/** All steps of a workflow, page by page; renewed while it is active, less often the more there are. */
-export function useSteps(app: string, id: string, active: boolean): Steps {
+/**
+ * All steps of a workflow, page by page; renewed while it is active, less often the more there are. Read when it is known
+ * whether it is, for what was read before the end may lack the last ones.
+ */
+export function useSteps(app: string, id: string, active: boolean | undefined): Steps {
   const { live } = useLive();
   const query = useInfiniteQuery({
     queryKey: ['steps', app, id],
+    enabled: active !== undefined,
     initialPageParam: 0,
     queryFn: ({ pageParam, signal }) => stepPage(app, id, { offset: pageParam, limit: PAGE }, signal),
     getNextPageParam: (last, all) => (last.length < PAGE ? undefined : all.length * PAGE),
@@ -72,10 +76,10 @@ function useRenewed(app: string, id: string) {
 }
 
 /** When it has just ended, reads once more what is not renewed from then on: its last steps, events and children. */
-function useLastLook(app: string, id: string, active: boolean): void {
+export function useLastLook(app: string, id: string, active: boolean | undefined): void {
   const was = useRef(active);
   useEffect(() => {
-    if (was.current && !active) {
+    if (was.current && active === false) {
       for (const { queryKey } of [
         { queryKey: ['steps', app, id] },
         read.events(app, id),
@@ -92,7 +96,7 @@ function useLastLook(app: string, id: string, active: boolean): void {
 /** A workflow with what is around it; inputs and outputs come with the workflow itself only. */
 export function useWorkflow(app: string, id: string) {
   const { query, workflow } = useRenewed(app, id);
-  const active = workflow ? isActive(workflow.status) : false;
+  const active = workflow && isActive(workflow.status);
   const steps = useSteps(app, id, active);
   const mayHaveChildren = steps.steps.some((step) => step.childWorkflowId !== null);
   const children = useQuery({
@@ -105,7 +109,14 @@ export function useWorkflow(app: string, id: string) {
     enabled: workflow?.wasForkedFrom ?? false,
   });
   useLastLook(app, id, active);
-  return { query, workflow, active, steps, children: children.data ?? [], forks: forks.data ?? [] };
+  return {
+    query,
+    workflow,
+    active: active ?? false,
+    steps,
+    children: children.data ?? [],
+    forks: forks.data ?? [],
+  };
 }
 
 /**
