@@ -71,8 +71,10 @@ def test_the_troubleshooting_page_quotes_the_program(
     told = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
     page = (DOCS / "operate" / "troubleshooting.md").read_text()
     quoted = re.findall(r"(?m)^\| `([^`]+)` \|", page)
-    plain = told.removeprefix("error: ").replace("`", "")
-    assert any(plain.startswith(each) for each in quoted), f"troubleshooting.md does not have: {plain}"
+    # Versions and ports differ from run to run.
+    plain = re.sub(r"\d+", "0", told.removeprefix("error: ").replace("`", ""))
+    known = [re.sub(r"\d+", "0", each) for each in quoted]
+    assert any(plain.startswith(each) for each in known), f"troubleshooting.md does not have: {plain}"
 
 
 def test_the_scripts_are_executable_and_parse() -> None:
