@@ -140,7 +140,10 @@ function Danger({ app }: { app: string }) {
         action={() => act.deleteApp(app)}
         onDone={() => {
           notify({ title: `${app} was deleted` });
-          void queryClient.invalidateQueries({ queryKey: read.apps().queryKey });
+          const { queryKey } = read.apps();
+          // At once, or the fleet's page would ask about an application that is gone.
+          queryClient.setQueryData<App[]>(queryKey, (apps) => apps?.filter((each) => each.name !== app));
+          void queryClient.invalidateQueries({ queryKey });
           void navigate({ to: '/' });
         }}
       >
