@@ -1,16 +1,14 @@
 import { useEffect, useRef } from 'react';
-import { tinykeys } from 'tinykeys';
+import { createKeybindingsHandler } from 'tinykeys';
 
 type Bindings = Record<string, (event: KeyboardEvent) => void>;
 
 /** Whether keys typed now belong to a field, or to a dialog that is open above the page. */
-function isTaken(event: KeyboardEvent, throughDialogs: boolean): boolean {
+function isTaken(event: KeyboardEvent): boolean {
   const target = event.target;
   if (!(target instanceof HTMLElement)) return false;
   if (target.closest('input, textarea, select, [contenteditable=true]')) return true;
-  return (
-    !throughDialogs && document.querySelector('[role=dialog][data-open], [role=menu][data-open]') !== null
-  );
+  return document.querySelector('[role=dialog][data-open], [role=menu][data-open]') !== null;
 }
 
 /** Binds keys for as long as the caller is shown. Bindings with a modifier also work inside fields. */
@@ -21,16 +19,25 @@ export function useHotkeys(bindings: Bindings): void {
   });
   const names = Object.keys(bindings).join('\n');
   useEffect(() => {
-    const map: Bindings = {};
-    for (const name of names.split('\n').filter(Boolean)) {
-      map[name] = (event) => {
-        const global = name.includes('$mod');
-        if (!global && isTaken(event, false)) return;
-        event.preventDefault();
-        latest.current[name]?.(event);
-      };
-    }
-    return tinykeys(window, map);
+    const handler = (wanted: (name: string) => boolean) => {
+      const map: Bindings = {};
+      for (const name of names.split('\n').filter(wanted)) {
+        map[name] = (event) => {
+          event.preventDefault();
+          latest.current[name]?.(event);
+        };
+      }
+      return createKeybindingsHandler(map);
+    };
+    const everywhere = handler((name) => name.includes('$mod'));
+    const onPage = handler((name) => !name.includes('$mod'));
+    const listener = (event: KeyboardEvent) => {
+      everywhere(event);
+      // What is typed elsewhere must not reach the matcher at all: a word that ends in "g" would be half of a sequence.
+      if (!isTaken(event)) onPage(event);
+    };
+    window.addEventListener('keydown', listener);
+    return () => window.removeEventListener('keydown', listener);
   }, [names]);
 }
 

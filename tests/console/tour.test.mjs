@@ -1,5 +1,4 @@
-// The five minutes with the console that the README promises of `make demo`, walked in less: npm run tour. Not yet one of
-// the tests: the keys do not always lead from Operations to Schedules once the dialog of an operation was closed.
+// The five minutes with the console that the README promises of `make demo`, walked in less.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -41,6 +40,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   newer?.kill('SIGKILL');
+  if (demo === undefined) return;
   const gone = new Promise((done) => demo.once('exit', done));
   demo.kill('SIGTERM');
   await gone;
