@@ -51,6 +51,13 @@ export default defineConfig({
     assetsInlineLimit: 0,
     // The policy also forbids the inline script that the module preload polyfill needs.
     modulePreload: { polyfill: false },
+    rolldownOptions: {
+      output: {
+        // One file for what the first page needs, not one for each set of pages that share a piece of it: on a slow
+        // network requests cost more than bytes.
+        codeSplitting: { groups: [{ name: 'base', tags: ['$initial'] }] },
+      },
+    },
   },
   server: {
     proxy: {

@@ -6,6 +6,8 @@ import { setOrgName } from '~/api/session';
 import { Shell } from '~/app/Shell';
 
 export const Route = createFileRoute('/_console')({
+  // Every page needs the frame: in the first file, a slow network fetches it without asking again.
+  codeSplitGroupings: [],
   // Whether a credential is needed is known by trying: without authentication everybody is known already.
   beforeLoad: async ({ location }) => {
     let self: Awaited<ReturnType<typeof ask>>;
