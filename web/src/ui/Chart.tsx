@@ -25,7 +25,7 @@ export type ChartProps = {
  */
 export function BarChart(props: ChartProps) {
   return (
-    <Suspense fallback={<div role="img" aria-label={props.label} style={{ height: props.height }} />}>
+    <Suspense fallback={<div aria-busy style={{ height: props.height }} />}>
       <Plot {...props} />
     </Suspense>
   );

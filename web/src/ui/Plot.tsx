@@ -99,7 +99,7 @@ function chartOptions(
   return {
     width: element.clientWidth || 100,
     height,
-    padding: spark ? [1, 0, 1, 0] : [8, 4, 0, 0],
+    padding: spark ? [1, 0, 1, 0] : [8, 16, 0, 0],
     legend: { show: false },
     cursor: spark ? { show: false } : { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: {

@@ -11,8 +11,9 @@ import {
   type NodeProps,
   Position,
   ReactFlow,
+  type ReactFlowInstance,
 } from '@xyflow/react';
-import { useMemo } from 'react';
+import { useEffect, useMemo, useRef, useState } from 'react';
 import { read, type Workflow } from '~/api/queries';
 import { theme } from '~/app/theme';
 import { Foreign, StatusBadge, statusTone } from '~/ui/data';
@@ -21,6 +22,7 @@ import s from './Workflow.module.css';
 type Data = { app: string; workflow: Workflow; self: boolean };
 const WIDTH = 230;
 const HEIGHT = 78;
+const FIT = { maxZoom: 1, padding: 0.2 };
 
 /** Who started this workflow, what it started, and what was forked from what. */
 export function Lineage(props: { app: string; workflow: Workflow; below: Workflow[]; forks: Workflow[] }) {
@@ -33,6 +35,13 @@ export function Lineage(props: { app: string; workflow: Workflow; below: Workflo
     [app, workflow, ancestors, props.below, props.forks],
   );
   const scheme = theme();
+  const [flow, setFlow] = useState<ReactFlowInstance<Node<Data>> | null>(null);
+  const moved = useRef(false);
+  // Relatives arrive one after the other: all of them are shown, until somebody chose what to look at.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: for each number of nodes
+  useEffect(() => {
+    if (!moved.current) void flow?.fitView(FIT);
+  }, [flow, nodes.length]);
   return (
     <div className={s.graph}>
       <ReactFlow
@@ -41,7 +50,11 @@ export function Lineage(props: { app: string; workflow: Workflow; below: Workflo
         nodeTypes={TYPES}
         colorMode={scheme}
         fitView
-        fitViewOptions={{ maxZoom: 1, padding: 0.2 }}
+        fitViewOptions={FIT}
+        onInit={setFlow}
+        onMoveStart={(event) => {
+          if (event) moved.current = true;
+        }}
         minZoom={0.1}
         nodesDraggable={false}
         nodesConnectable={false}
@@ -85,6 +98,9 @@ function layout(app: string, self: Workflow, ancestors: Workflow[], children: Wo
       id: workflow.workflowId,
       type: 'workflow',
       position: { x: x - WIDTH / 2, y: y - HEIGHT / 2 },
+      // Known beforehand, so that a new one counts in what is to be seen before it was measured.
+      initialWidth: WIDTH,
+      initialHeight: HEIGHT,
       data: { app, workflow, self: workflow.workflowId === self.workflowId },
     };
   });
