@@ -197,6 +197,7 @@ export async function examine(browser, server, theme, pages) {
     await own.page.getByRole('heading', { level: 1, name: heading }).waitFor();
     await own.page.getByRole('status', { name: 'Loading' }).first().waitFor({ state: 'detached' });
     if (ready) await ready(own.page);
+    await own.page.locator('[aria-busy=true]').first().waitFor({ state: 'detached' });
     await own.page.screenshot({ path: join(ARTIFACTS, `${name}-${theme}.png`) });
     const faults = await accessibilityFaults(own.page);
     if (faults.length > 0) found[name] = faults;
