@@ -57,15 +57,11 @@ struct Inner {
 }
 
 impl Inner {
-    async fn hang_up(&self) {
-        let conductor = self
-            .conductor
+    fn conductor(&self) -> Option<ConductorHandle> {
+        self.conductor
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(conductor) = conductor {
-            conductor.shutdown().await;
-        }
+            .take()
     }
 }
 
@@ -223,7 +219,9 @@ impl Segno {
     /// that another executor of this version takes it at once.
     pub async fn shutdown(&self, limit: Duration) -> Result<()> {
         let shut_down = self.runtime().shutdown(limit).await;
-        self.inner.hang_up().await;
+        if let Some(conductor) = self.inner.conductor() {
+            conductor.shutdown().await;
+        }
         if self.inner.owns_database {
             self.runtime().db.system.close().await;
         }
@@ -234,7 +232,9 @@ impl Segno {
     /// do. For tests.
     pub async fn abort(&self) {
         self.runtime().kill();
-        self.inner.hang_up().await;
+        if let Some(conductor) = self.inner.conductor() {
+            conductor.abort().await;
+        }
         if self.inner.owns_database {
             self.runtime().db.system.close().await;
         }

@@ -56,6 +56,11 @@ use serde::{Deserialize, Serialize};
 /// one message.
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024 * 1024;
 
+/// The code with which an executor closes the connection that has stopped for good: it has drained and handed
+/// back what was left, and the process does not dial again. Our own: close codes of other SDKs mean nothing, some
+/// send 1000 before each new dial. It is of the range that RFC 6455 leaves to applications.
+pub const CLOSE_LEFT: u16 = 4000;
+
 /// The answer of a request that returns nothing but its outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Success {

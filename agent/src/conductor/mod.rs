@@ -187,7 +187,16 @@ impl ConductorHandle {
         self.connected.clone()
     }
 
-    /// Finishes requests that are being handled (5 seconds at most), says goodbye and hangs up.
+    /// Cuts the connection without a word, as the end of the process would: whether we come back nobody knows.
+    pub async fn abort(self) {
+        self.task.abort();
+        // It was ended.
+        let _ = self.task.await;
+        self.stop.cancel();
+    }
+
+    /// Finishes requests that are being handled (5 seconds at most), says that this executor has stopped for
+    /// good, and hangs up: what is still pending under it is given to others at once.
     pub async fn shutdown(self) {
         self.stop.cancel();
         if let Err(e) = self.task.await {

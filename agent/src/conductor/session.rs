@@ -306,8 +306,8 @@ impl Session {
             }
         }
         let goodbye = CloseFrame {
-            code: CloseCode::Normal,
-            reason: "shutting down".into(),
+            code: CloseCode::Library(segno_protocol::CLOSE_LEFT),
+            reason: "stopped for good".into(),
         };
         let _ = timeout(GOODBYE, self.outbox.send(Message::Close(Some(goodbye)))).await;
         let _ = timeout(GOODBYE, async {

@@ -121,7 +121,7 @@ async fn shutdown_answers_what_it_was_asked_before() {
             other => panic!("unexpected {other:?}"),
         }
     };
-    assert_eq!(u16::from(goodbye.code), 1000);
+    assert_eq!(u16::from(goodbye.code), segno_protocol::CLOSE_LEFT);
     let _ = peer.socket.next().await;
     shutdown.await.unwrap();
     f.drop().await;

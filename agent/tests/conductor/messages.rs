@@ -131,7 +131,7 @@ async fn every_message_is_answered(f: &Fixture) {
     let Some(Ok(Message::Close(Some(frame)))) = goodbye else {
         panic!("expected a close frame, got {goodbye:?}")
     };
-    assert_eq!(u16::from(frame.code), 1000);
+    assert_eq!(u16::from(frame.code), segno_protocol::CLOSE_LEFT);
 }
 
 async fn introduces_itself(peer: &mut Peer) {

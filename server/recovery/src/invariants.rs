@@ -104,9 +104,9 @@ fn nothing_before_its_time(
     now: Millis,
 ) -> Result<(), Violation> {
     let allowed = match (&before.phase, effect) {
-        (Phase::Healthy, Effect::Claim) => *event == Event::Evicted,
+        (Phase::Healthy, Effect::Claim) => *event == Event::Gone,
         (Phase::Grace { .. }, Effect::Claim) => {
-            *event == Event::Evicted || before.deadline().is_some_and(|deadline| now >= deadline)
+            *event == Event::Gone || before.deadline().is_some_and(|deadline| now >= deadline)
         }
         (Phase::Healthy | Phase::Grace { .. }, _) | (_, Effect::Claim) => false,
         (Phase::Claiming, Effect::Ask) => *event == Event::Claimed,

@@ -172,8 +172,8 @@ pub enum Event {
     Connected,
     /// Time passed.
     Tick,
-    /// An operator says it is gone.
-    Evicted,
+    /// Who must know says that it is gone: an operator, or the executor itself when it stopped.
+    Gone,
     /// The row is ours to drive.
     Claimed,
     /// The row is not, or no longer, ours.
@@ -425,7 +425,7 @@ fn advance(case: &mut Case, event: &Event, now: Millis) -> Vec<Effect> {
             };
             Vec::new()
         }
-        (Phase::Healthy | Phase::Grace { .. }, Event::Evicted) => {
+        (Phase::Healthy | Phase::Grace { .. }, Event::Gone) => {
             case.phase = Phase::Claiming;
             vec![Effect::Claim]
         }

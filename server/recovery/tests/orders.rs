@@ -196,7 +196,7 @@ impl World {
             Act::Evict(n) => {
                 let key = self.executors[n % size].clone();
                 self.connected[n % size] = false;
-                self.feed(&key, &Event::Evicted);
+                self.feed(&key, &Event::Gone);
             }
             Act::Assign(n, to) => {
                 let key = self.executors[n % size].clone();

@@ -50,6 +50,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 pub(super) enum End {
     /// The executor closed it, or the network did.
     Closed,
+    /// The executor closed it and said that it does not come back.
+    Left,
     /// Nothing was heard for longer than the read deadline.
     Silent,
     /// A message was larger than one may be.
@@ -64,6 +66,7 @@ impl End {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Closed => "connection closed",
+            Self::Left => "the executor has stopped",
             Self::Silent => "silent for longer than the read deadline",
             Self::TooLarge => "message too large",
             Self::Misbehaved => "protocol violated",
@@ -73,7 +76,7 @@ impl End {
 
     fn close_code(self) -> CloseCode {
         match self {
-            Self::Closed => CloseCode::Normal,
+            Self::Closed | Self::Left => CloseCode::Normal,
             Self::Silent | Self::Ours(_) => CloseCode::Away,
             Self::TooLarge => CloseCode::Size,
             Self::Misbehaved => CloseCode::Policy,
@@ -324,8 +327,8 @@ impl Link {
                             self.garbage("a binary frame", data.len());
                         }
                         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-                        Message::Close(_) => {
-                            self.close(End::Closed);
+                        Message::Close(frame) => {
+                            self.close(closed(frame.as_ref()));
                             return;
                         }
                     }
@@ -495,6 +498,15 @@ impl Link {
             }
             self.wake.notified().await;
         }
+    }
+}
+
+/// What a close frame of the executor means. Only a code that no SDK sends without meaning it tells a stop
+/// from a connection that is given up.
+fn closed(frame: Option<&CloseFrame>) -> End {
+    match frame {
+        Some(frame) if u16::from(frame.code) == segno_protocol::CLOSE_LEFT => End::Left,
+        _ => End::Closed,
     }
 }
 

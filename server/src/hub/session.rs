@@ -81,6 +81,11 @@ impl Session {
         self.link.lost_at()
     }
 
+    /// Whether the executor said, when it went, that it does not come back.
+    pub(crate) fn has_left(&self) -> bool {
+        self.link.end() == End::Left
+    }
+
     /// Since when it has let requests time out.
     pub(crate) fn unresponsive_since(&self) -> Option<Instant> {
         self.link.unresponsive_since()

@@ -498,6 +498,34 @@ async fn write_departed(
         .await?
     {
         shared.tell(News::of(key, at, NewsKind::Disconnected));
+        if session.has_left() {
+            write_left(shared, key, &recovery_id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Nobody waits for an executor that said it does not come back: it is dead at once. Should this instance
+/// die before that is written, its grace runs like anybody's.
+async fn write_left(
+    shared: &Shared,
+    key: &ExecutorKey,
+    recovery_id: &str,
+) -> Result<(), StoreError> {
+    let rows = shared
+        .store
+        .executors_by_id(&key.app_id, &key.executor_id)
+        .await?;
+    let is_it =
+        |row: &&ExecutorRow| row.key == *key && row.recovery_id.as_deref() == Some(recovery_id);
+    let Some(row) = rows.iter().find(is_it) else {
+        return Ok(());
+    };
+    let case = shared.lost_case(row, 0);
+    let (_, effects) = machine::step(&case, &Event::Gone, shared.instance.now());
+    if effects.contains(&Effect::Claim) {
+        // The pass finds the claim that it does not drive, and starts.
+        shared.claim(row).await?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::fake::{Fake, Reply, Workflows};
 use crate::server::{Database, Server};
@@ -350,6 +352,47 @@ async fn an_evicted_executor_is_dead_at_once_and_kept_out() {
         )
         .await;
     assert_eq!(status, 404);
+}
+
+/// Who stops in good order and says so is not waited for; a close code that SDKs send before they dial again
+/// says nothing.
+async fn who_leaves_for_good_is_not_waited_for(database: Database) {
+    let (server, workflows) = server(database, 600).await;
+    let leaves = Fake::connect(&server, "shop", "leaves", "v1", &workflows).await;
+    let mut redials = Fake::connect(&server, "shop", "redials", "v1", &workflows).await;
+    let _other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
+    workflows.running(2, "leaves", "v1");
+    workflows.running(2, "redials", "v1");
+    redials.send(close(1000));
+    redials.closed().await;
+    leaves.send(close(segno_protocol::CLOSE_LEFT));
+    let record = server.until_recovery("shop", "leaves", "RECOVERED").await;
+    assert_eq!(record["recoveredBy"], "other");
+    assert_eq!(record["pendingWorkflows"], 2);
+    server.until_status("shop", "leaves", "v1", None).await;
+    server
+        .until_status("shop", "redials", "v1", Some("DISCONNECTED"))
+        .await;
+    assert_eq!(workflows.pending("redials", "v1"), 2);
+    // The next process of that name is as welcome as any.
+    let _again = Fake::connect(&server, "shop", "leaves", "v1", &workflows).await;
+}
+
+fn close(code: u16) -> Message {
+    Message::Close(Some(CloseFrame {
+        code: code.into(),
+        reason: "".into(),
+    }))
+}
+
+#[tokio::test]
+async fn who_leaves_for_good_is_not_waited_for_sqlite() {
+    who_leaves_for_good_is_not_waited_for(Database::sqlite()).await;
+}
+
+#[tokio::test]
+async fn who_leaves_for_good_is_not_waited_for_postgres() {
+    who_leaves_for_good_is_not_waited_for(Database::postgres().await).await;
 }
 
 /// A safety net: pending work whose executor is in no book is found and recovered; the rows of

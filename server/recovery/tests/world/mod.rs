@@ -911,7 +911,7 @@ pub(crate) fn believes_the_recoverer(
 /// Does not wait for anybody.
 pub(crate) fn knows_no_grace(case: &Case, event: &Event, now: Millis) -> (Case, Vec<Effect>) {
     match (&case.phase, event) {
-        (Phase::Grace { .. }, Event::Tick) => step(case, &Event::Evicted, now),
+        (Phase::Grace { .. }, Event::Tick) => step(case, &Event::Gone, now),
         _ => step(case, event, now),
     }
 }
