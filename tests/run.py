@@ -117,6 +117,16 @@ def stages() -> list[Stage]:
             needs=("cargo", "postgres"),
             after=("build",),
         ),
+        # What touches Postgres, again, with a transaction pooler between.
+        Stage(
+            "pooler",
+            [
+                *(str(ROOT / "tests" / "pooler.sh"), *cargo("test", "--workspace", "--test", "executors", "--")),
+                *("cluster::", "_postgres"),
+            ],
+            needs=("cargo", "postgres", "pgbouncer"),
+            after=("build",),
+        ),
         sdk_stage("python", segno, clients=("python",)),
         sdk_stage("scenarios", segno, clients=(), waits=tuple(each.language for each in LANGUAGES)),
         Stage(
@@ -191,6 +201,8 @@ def lacking(need: str) -> str | None:
         return "no Prometheus with promtool (https://prometheus.io)"
     if need == "caddy" and shutil.which("caddy") is None:
         return "no Caddy (https://caddyserver.com)"
+    if need == "pgbouncer" and not (shutil.which("pgbouncer") or Path("/usr/sbin/pgbouncer").exists()):
+        return "no PgBouncer (https://www.pgbouncer.org)"
     if need == "root" and (os.geteuid() != 0 or shutil.which("ip") is None):
         return "not root on Linux with iproute2: services get networks and file systems of their own"
     if need == "cargo" and shutil.which("cargo") is None:

@@ -77,7 +77,7 @@ impl fmt::Display for Secret {
 /// Where the server keeps its own state; options of every command that opens the store.
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
-    /// postgres://… or sqlite://… [default: SQLite in the data directory]
+    /// postgres://… (?pooler=transaction: through such a pooler) or sqlite://… [default: SQLite in the data directory]
     #[arg(long, env = "SEGNO_DATABASE_URL", hide_env_values = true)]
     database_url: Option<Secret>,
 

@@ -9,9 +9,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AnyPool, AssertSqlSafe, ConnectOptions, Executor};
+use sqlx::{Acquire, AssertSqlSafe, ConnectOptions, Executor};
 
 use crate::config::Secret;
 use crate::telemetry::Metrics;
@@ -33,6 +33,7 @@ pub mod operations;
 pub mod orgs;
 pub mod outbox;
 pub mod peers;
+pub mod pool;
 mod recent;
 pub mod recoveries;
 pub mod roles;
@@ -41,13 +42,12 @@ pub mod system;
 pub mod users;
 pub mod views;
 
+use pool::Pool;
+pub use pool::Tx;
 use recent::Recent;
 
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
-
-/// A transaction on the store.
-pub type Tx = sqlx::Transaction<'static, Any>;
 
 /// Which engine holds the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub enum Dialect {
 /// The server's database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pool: AnyPool,
+    pool: Pool,
     dialect: Dialect,
     metrics: Metrics,
     keys: Arc<Recent<String, keys::KeyRow>>,
@@ -163,7 +163,8 @@ fn is_outage(code: Option<&str>) -> bool {
 
 impl Store {
     /// Connects to `url` (`postgres://…`, `sqlite://…`) without touching the schema. The file of an
-    /// embedded database and its directory are created if missing.
+    /// embedded database and its directory are created if missing. Postgres: with `pooler=transaction` in
+    /// the query a transaction pooler may stand between.
     pub async fn connect(url: &Secret, metrics: Metrics) -> Result<Self, StoreError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
@@ -173,9 +174,9 @@ impl Store {
         } else {
             Dialect::Postgres
         };
-        let text = match dialect {
-            Dialect::Postgres => url.expose().to_owned(),
-            Dialect::Sqlite => sqlite_url(url.expose())?,
+        let (text, pooled) = match dialect {
+            Dialect::Postgres => without_pooler(url.expose()),
+            Dialect::Sqlite => (sqlite_url(url.expose())?, false),
         };
         let options = AnyConnectOptions::from_str(&text)?
             .log_statements(tracing::log::LevelFilter::Trace)
@@ -199,7 +200,7 @@ impl Store {
             });
         }
         Ok(Self {
-            pool: pool.connect_with(options).await?,
+            pool: Pool::connect(pool, options, pooled).await?,
             dialect,
             metrics,
             keys: Arc::default(),
@@ -211,16 +212,36 @@ impl Store {
     /// Refuses a schema newer than this binary.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.refuse_newer().await?;
-        self.migrator()
-            .run(&self.pool)
-            .await
-            .map_err(|error| match error {
-                MigrateError::VersionMissing(found) => StoreError::NewerSchema {
-                    found,
-                    known: self.newest(),
-                },
-                other => StoreError::Migrate(other),
-            })
+        let done = match self.pool.is_pooled() {
+            false => self.migrator().run(self.pool.inner()).await,
+            true => self.migrate_in_one().await,
+        };
+        done.map_err(|error| match error {
+            MigrateError::VersionMissing(found) => StoreError::NewerSchema {
+                found,
+                known: self.newest(),
+            },
+            other => StoreError::Migrate(other),
+        })
+    }
+
+    /// All migrations in one transaction, so that they, and the lock around them, are in one session though a
+    /// pooler stands between. Of what is prepared meanwhile nothing is left there for others to stumble upon.
+    async fn migrate_in_one(&self) -> Result<(), MigrateError> {
+        /// Of all instances; any number would do.
+        const LOCK: i64 = 0x5e60;
+
+        // Not to be used again: it believes that its statements are still prepared.
+        let mut connection = self.pool.inner().acquire().await?.detach();
+        let mut tx = connection.begin().await?;
+        let lock = AssertSqlSafe(format!("SELECT pg_advisory_xact_lock({LOCK})"));
+        tx.execute(lock).await?;
+        let migrated = self.migrator().run_direct(None, &mut *tx, false).await;
+        if migrated.is_ok() {
+            tx.execute("DEALLOCATE ALL").await?;
+            tx.commit().await?;
+        }
+        migrated
     }
 
     /// Fails unless the schema is exactly the one this binary knows.
@@ -311,7 +332,7 @@ impl Store {
     }
 
     /// The connection pool, for single statements.
-    pub fn pool(&self) -> &AnyPool {
+    pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -366,6 +387,20 @@ pub struct StoreTimer {
 impl Drop for StoreTimer {
     fn drop(&mut self) {
         self.metrics.store(self.operation, self.started.elapsed());
+    }
+}
+
+/// The URL without our `pooler=transaction`, and whether it was there.
+fn without_pooler(url: &str) -> (String, bool) {
+    const ASKED: &str = "pooler=transaction";
+    let Some((base, query)) = url.split_once('?') else {
+        return (url.to_owned(), false);
+    };
+    let others: Vec<&str> = query.split('&').filter(|part| *part != ASKED).collect();
+    let pooled = others.len() < query.split('&').count();
+    match others.is_empty() {
+        true => (base.to_owned(), pooled),
+        false => (format!("{base}?{}", others.join("&")), pooled),
     }
 }
 
