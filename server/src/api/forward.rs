@@ -42,12 +42,19 @@ pub async fn send<M: Message>(
     message: &M,
     class: Class,
 ) -> Result<M::Response, Problem> {
-    if class == (Class::Mutation { idempotent: false }) {
+    let once = class == (Class::Mutation { idempotent: false });
+    if once {
         idempotency::refuse_repeat()?;
     }
-    hub.request(app, target, message, class)
-        .await
-        .map_err(|error| problem(app, error))
+    let outcome = hub.request(app, target, message, class).await;
+    if once
+        && outcome
+            .as_ref()
+            .map_or_else(HubError::may_be_done, |_| true)
+    {
+        idempotency::not_again();
+    }
+    outcome.map_err(|error| problem(app, error))
 }
 
 /// Fails unless the executor says that it worked.

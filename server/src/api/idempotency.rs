@@ -6,6 +6,9 @@
 //! of the idempotency key. A person's token changes within the day, so for people it is who they are
 //! and that text.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -132,12 +135,14 @@ pub(super) async fn once(state: &AppState, request: Request, next: Next) -> Resp
         }
         Err(error) => return Problem::from(error).into_response(),
     }
+    let once = Arc::new(AtomicBool::new(false));
     let attempt = Attempt {
         id: identity.id.clone(),
         second,
+        once: once.clone(),
     };
     let response = ATTEMPT.scope(attempt, next.run(request)).await;
-    keep(state, &identity, response).await
+    keep(state, &identity, response, once.load(Ordering::Relaxed)).await
 }
 
 tokio::task_local! {
@@ -148,8 +153,17 @@ tokio::task_local! {
 struct Attempt {
     /// Hash of caller and key.
     id: String,
-    /// The instance that served it first is gone, and may have done what was asked.
+    /// The instance that served it first is gone, or lost its executor, and what was asked may be done.
     second: bool,
+    /// Something was done, or may have been, that must not be done twice.
+    once: Arc<AtomicBool>,
+}
+
+/// Something that must not be done twice was done, or may have been. Should the request fail all the same, a
+/// repeat finds [`refuse_repeat`] in its way.
+pub(super) fn not_again() {
+    // Without a key nobody can repeat.
+    let _ = ATTEMPT.try_with(|attempt| attempt.once.store(true, Ordering::Relaxed));
 }
 
 /// Fails if what is about to be done may have been done already, by an instance that is gone: for what
@@ -157,8 +171,8 @@ struct Attempt {
 pub(super) fn refuse_repeat() -> Result<(), Problem> {
     match ATTEMPT.try_with(|attempt| attempt.second) {
         Ok(true) => Err(Problem::conflict(
-            "the server that served the first request with this Idempotency-Key is gone, and nobody knows whether \
-             it did what was asked: look, and if it is not done send the request with a new key",
+            "the first request with this Idempotency-Key was cut off, and nobody knows whether what it asked for \
+             was done: look, and if it is not done send the request with a new key",
         )),
         Ok(false) | Err(_) => Ok(()),
     }
@@ -173,8 +187,9 @@ pub(super) fn id_of_what_is_made() -> Option<Uuid> {
         .ok()
 }
 
-/// Stores an answer. A failure of the server or of executors is not one: it may be tried again.
-async fn keep(state: &AppState, identity: &Identity, response: Response) -> Response {
+/// Stores an answer. A failure of the server or of executors is not one: it may be tried again. `once`: though
+/// something was done, or may have been, that must not be done twice.
+async fn keep(state: &AppState, identity: &Identity, response: Response, once: bool) -> Response {
     let status = response.status();
     let (parts, body) = response.into_parts();
     let body = match axum::body::to_bytes(body, LARGEST).await {
@@ -185,6 +200,7 @@ async fn keep(state: &AppState, identity: &Identity, response: Response) -> Resp
         Some(sealed) if !status.is_server_error() => {
             state.store.store_idempotent(&identity.id, &sealed).await
         }
+        _ if once => state.store.cut_off_idempotency(&identity.id).await,
         _ => state.store.release_idempotency(&identity.id).await,
     };
     if let Err(error) = outcome {

@@ -73,6 +73,9 @@ enum Fault {
     NoAnswer {
         tried: usize,
         reason: String,
+        /// An older release does not tell; then it may be.
+        #[serde(default = "unknown")]
+        may_be_done: bool,
     },
     Remote {
         message: String,
@@ -92,7 +95,15 @@ impl From<HubError> for Fault {
         match error {
             HubError::NoExecutor => Self::NoExecutor,
             HubError::NoExecutorOfVersion(version) => Self::NoExecutorOfVersion { version },
-            HubError::NoAnswer { tried, reason } => Self::NoAnswer { tried, reason },
+            HubError::NoAnswer {
+                tried,
+                reason,
+                may_be_done,
+            } => Self::NoAnswer {
+                tried,
+                reason,
+                may_be_done,
+            },
             HubError::Remote { message } => Self::Remote { message },
             HubError::UnknownMessage {
                 r#type,
@@ -113,7 +124,15 @@ impl From<Fault> for HubError {
         match fault {
             Fault::NoExecutor => Self::NoExecutor,
             Fault::NoExecutorOfVersion { version } => Self::NoExecutorOfVersion(version),
-            Fault::NoAnswer { tried, reason } => Self::NoAnswer { tried, reason },
+            Fault::NoAnswer {
+                tried,
+                reason,
+                may_be_done,
+            } => Self::NoAnswer {
+                tried,
+                reason,
+                may_be_done,
+            },
             Fault::Remote { message } => Self::Remote { message },
             Fault::UnknownMessage {
                 message,
@@ -127,6 +146,10 @@ impl From<Fault> for HubError {
             Fault::TooLarge { limit } => Self::TooLarge { limit },
         }
     }
+}
+
+fn unknown() -> bool {
+    true
 }
 
 fn known(message: &str) -> Option<&'static str> {

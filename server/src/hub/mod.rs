@@ -96,6 +96,8 @@ pub enum HubError {
         tried: usize,
         /// What happened to the last one.
         reason: String,
+        /// Whether the last one may have done what it was asked.
+        may_be_done: bool,
     },
     /// The executor answered with an error.
     #[error("{message}")]
@@ -119,6 +121,21 @@ pub enum HubError {
         /// The limit, bytes.
         limit: usize,
     },
+}
+
+impl HubError {
+    /// Whether what was asked for may have been done all the same.
+    pub(crate) fn may_be_done(&self) -> bool {
+        match self {
+            Self::NoAnswer { may_be_done, .. } => *may_be_done,
+            Self::TooLarge { .. } => true,
+            // Nobody was asked, or said no.
+            Self::NoExecutor
+            | Self::NoExecutorOfVersion(_)
+            | Self::Remote { .. }
+            | Self::UnknownMessage { .. } => false,
+        }
+    }
 }
 
 /// One connected executor.

@@ -180,6 +180,7 @@ impl<Q: Question> Errand<'_, Q> {
                 let late = HubError::NoAnswer {
                     tried: self.tried,
                     reason: "no time left".to_owned(),
+                    may_be_done: false,
                 };
                 return Err((failure.unwrap_or(late), false));
             };
@@ -348,6 +349,7 @@ pub(super) async fn latest_version(
         return Err(HubError::NoAnswer {
             tried: 1,
             reason: "the executor lists no application version".to_owned(),
+            may_be_done: false,
         });
     };
     hub.inner.latest.put(app_id, &latest);
@@ -505,9 +507,11 @@ impl Failure {
         limit: usize,
         message: &'static str,
     ) -> HubError {
+        let may_be_done = !matches!(self, Self::Call(CallError::NotSent(_)));
         let no_answer = |reason: String| HubError::NoAnswer {
             tried,
             reason: format!("{whom}: {reason}"),
+            may_be_done,
         };
         match self {
             Self::Call(CallError::NotSent(reason)) => no_answer(reason.to_owned()),

@@ -110,6 +110,16 @@ impl Store {
         Ok(())
     }
 
+    /// Ends a request without an answer, as if its instance were gone: a repeat is told that what was asked for
+    /// may be done.
+    pub async fn cut_off_idempotency(&self, id: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE idempotency_keys SET instance_id = '' WHERE id = $1")
+            .bind(id)
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+
     /// Gives a key up, so that the request may be tried again.
     pub async fn release_idempotency(&self, id: &str) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM idempotency_keys WHERE id = $1")

@@ -11,6 +11,7 @@ mod fake;
 mod frames;
 mod fuzz;
 mod handshake;
+mod honest;
 mod identity;
 mod logs;
 mod operations;
