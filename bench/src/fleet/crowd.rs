@@ -18,9 +18,9 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 /// A process full of executors.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CrowdArgs {
-    /// The server's address
-    #[arg(long)]
-    server: SocketAddr,
+    /// The instances' addresses
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<SocketAddr>,
     /// The address to dial from
     #[arg(long)]
     source: IpAddr,
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
     // Not an argument: those are visible to everybody on the machine.
     stdin.read_line(&mut key).await?;
     let dial: &'static Dial = Box::leak(Box::new(Dial {
-        server: args.server,
+        servers: args.servers,
         source: args.source,
         app: args.app,
         key: key.trim().to_owned(),
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
         for number in 0..args.count {
             let at = began + Duration::from_secs_f64(number as f64 / f64::from(args.per_second));
             tokio::time::sleep_until(at.into()).await;
-            tokio::spawn(executor::run(dial, number, counters));
+            tokio::spawn(executor::run(dial, number, counters, None));
         }
     });
     let tell = async {
@@ -80,7 +80,7 @@ struct Process {
 
 /// All executors of a measurement.
 pub(crate) struct Crowd {
-    server: SocketAddr,
+    servers: Vec<SocketAddr>,
     app: String,
     key: String,
     each: usize,
@@ -90,9 +90,9 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Nobody yet. `each`: executors a process.
-    pub(crate) fn new(server: SocketAddr, app: &str, key: &str, each: usize) -> Self {
+    pub(crate) fn new(servers: &[SocketAddr], app: &str, key: &str, each: usize) -> Self {
         Self {
-            server,
+            servers: servers.to_vec(),
             app: app.to_owned(),
             key: key.to_owned(),
             each,
@@ -157,9 +157,10 @@ impl Crowd {
 
         // A source address each, for one has fewer than 30,000 ports.
         let host = u8::try_from(self.processes.len() + 2).context("too many processes")?;
+        let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
         let mut child = Command::new(std::env::current_exe()?)
             .arg("crowd")
-            .args(["--server", &self.server.to_string()])
+            .args(["--servers", &servers.join(",")])
             .args(["--source", &Ipv4Addr::new(127, 0, 0, host).to_string()])
             .args(["--app", &self.app])
             .args(["--count", &count.to_string()])

@@ -1,9 +1,11 @@
 //! One synthetic executor: it dials, answers and redials as the SDK whose language it bears does.
 //!
 //! What it says is what the official clients put on the wire; how long it waits, for a pong or before
-//! it dials again, are their figures too. Only its database is missing: answers cost it nothing.
+//! it dials again, are their figures too. Only its database is missing, or shrunk to a [`Ledger`]: answers
+//! cost it nothing.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,10 +13,14 @@ use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+
+use crate::handover::Ledger;
 
 /// Every SDK pings so often.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -60,7 +66,8 @@ impl Counters {
 /// Whom to dial and as whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Dial {
-    pub(crate) server: SocketAddr,
+    /// The instances: one after the other, as a load balancer would have it.
+    pub(crate) servers: Vec<SocketAddr>,
     pub(crate) source: IpAddr,
     pub(crate) app: String,
     pub(crate) key: String,
@@ -122,13 +129,15 @@ const SDKS: [Manners; 4] = [
 ];
 
 /// Runs one executor for ever.
-pub(crate) async fn run(dial: &Dial, number: usize, counters: &Counters) {
+pub(crate) async fn run(dial: &Dial, number: usize, counters: &Counters, ledger: Option<&Ledger>) {
     let manners = SDKS[number % SDKS.len()];
     let id = uuid::Uuid::new_v4().to_string();
-    let mut failures = 0;
+    let (mut failures, mut turn) = (0, number);
     loop {
         counters.dials.fetch_add(1, Ordering::Relaxed);
-        match timeout(manners.handshake, connect(dial)).await {
+        let server = dial.servers[turn % dial.servers.len()];
+        turn += 1;
+        match timeout(manners.handshake, connect(dial, server)).await {
             Ok(Ok(socket)) => {
                 failures = 0;
                 let mut session = Session {
@@ -136,6 +145,7 @@ pub(crate) async fn run(dial: &Dial, number: usize, counters: &Counters) {
                     manners,
                     id: &id,
                     counters,
+                    ledger,
                     known: false,
                 };
                 session.talk().await;
@@ -157,6 +167,66 @@ pub(crate) async fn run(dial: &Dial, number: usize, counters: &Counters) {
     }
 }
 
+/// An executor that is going to be lost.
+pub(crate) struct Doomed {
+    pub(crate) id: String,
+    task: JoinHandle<()>,
+    leave: Arc<Notify>,
+}
+
+impl Doomed {
+    /// Connects to the only server of `dial` and serves that one connection.
+    pub(crate) fn connect(
+        dial: Arc<Dial>,
+        number: usize,
+        counters: Arc<Counters>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        let id = uuid::Uuid::new_v4().to_string();
+        let leave = Arc::new(Notify::new());
+        let (own_id, left) = (id.clone(), leave.clone());
+        let task = tokio::spawn(async move {
+            let server = dial.servers[number % dial.servers.len()];
+            let Ok(socket) = connect(&dial, server).await else {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            let mut session = Session {
+                socket,
+                manners: SDKS[number % SDKS.len()],
+                id: &own_id,
+                counters: &counters,
+                ledger: Some(&ledger),
+                known: false,
+            };
+            tokio::select! {
+                () = session.talk() => counters.lost.fetch_add(1, Ordering::Relaxed),
+                () = left.notified() => {
+                    let goodbye = CloseFrame {
+                        code: segno_protocol::CLOSE_LEFT.into(),
+                        reason: "stopped for good".into(),
+                    };
+                    let _ = session.socket.close(Some(goodbye)).await;
+                    // The server returns the frame.
+                    while let Some(Ok(_)) = session.socket.next().await {}
+                    0
+                }
+            };
+        });
+        Self { id, task, leave }
+    }
+
+    /// Its socket ends as the kernel ends those of a killed process: without a word.
+    pub(crate) fn die(&self) {
+        self.task.abort();
+    }
+
+    /// It stops in good order, as our library does.
+    pub(crate) fn leave(&self) {
+        self.leave.notify_one();
+    }
+}
+
 /// One second, or Go's doubling to thirty with jitter.
 fn pause(manners: Manners, failures: u32) -> Duration {
     if !manners.backs_off {
@@ -166,12 +236,12 @@ fn pause(manners: Manners, failures: u32) -> Duration {
     Duration::from_secs(seconds.min(30)).mul_f64(rand::random_range(0.5..1.5))
 }
 
-async fn connect(dial: &Dial) -> anyhow::Result<WebSocketStream<TcpStream>> {
+async fn connect(dial: &Dial, server: SocketAddr) -> anyhow::Result<WebSocketStream<TcpStream>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(dial.source, 0))?;
-    let stream = socket.connect(dial.server).await?;
+    let stream = socket.connect(server).await?;
     stream.set_nodelay(true)?;
-    let url = format!("ws://{}/websocket/{}/{}", dial.server, dial.app, dial.key);
+    let url = format!("ws://{server}/websocket/{}/{}", dial.app, dial.key);
     let config = WebSocketConfig::default()
         .read_buffer_size(2 << 10)
         .write_buffer_size(0);
@@ -185,6 +255,7 @@ struct Session<'a> {
     manners: Manners,
     id: &'a str,
     counters: &'a Counters,
+    ledger: Option<&'a Ledger>,
     known: bool,
 }
 
@@ -235,7 +306,7 @@ impl Session<'_> {
         let Ok(request) = serde_json::from_str::<Value>(text) else {
             return true;
         };
-        let mut answer = reply(&request, self.id, self.manners, self.counters);
+        let mut answer = self.reply(&request);
         answer["type"] = request["type"].clone();
         answer["request_id"] = request["request_id"].clone();
         if let Some(record) = answer.pointer_mut("/output/Output") {
@@ -254,20 +325,42 @@ impl Session<'_> {
         }
         sent
     }
+
+    fn reply(&self, request: &Value) -> Value {
+        let (manners, ledger) = (self.manners, self.ledger);
+        match request["type"].as_str().unwrap_or_default() {
+            "executor_info" => json!({
+                "executor_id": self.id, "application_version": "v1", "hostname": "bench-host",
+                "language": manners.language, "dbos_version": manners.sdk_version,
+                "executor_metadata": {"zone": "b"}, "error_message": null,
+            }),
+            "exist_pending_workflows" => {
+                let pending = ledger.map_or(0, |ledger| ledger.pending(&request["executor_id"]));
+                json!({"exist": pending > 0, "error_message": null})
+            }
+            "recovery" => {
+                self.counters.offers.fetch_add(1, Ordering::Relaxed);
+                if let Some(ledger) = ledger {
+                    ledger.take(&request["executor_ids"]);
+                }
+                json!({"success": true, "error_message": null})
+            }
+            "get_workflow_aggregates" => {
+                let pending = ledger.map_or(0, |ledger| {
+                    ledger.pending(&request["body"]["executor_id"][0])
+                });
+                let row = (pending > 0)
+                    .then(|| json!({"group": {"status": "PENDING"}, "count": pending}));
+                json!({"output": row.into_iter().collect::<Vec<_>>(), "error_message": null})
+            }
+            _ => others(request),
+        }
+    }
 }
 
-fn reply(request: &Value, id: &str, manners: Manners, counters: &Counters) -> Value {
+/// What every executor answers alike.
+fn others(request: &Value) -> Value {
     match request["type"].as_str().unwrap_or_default() {
-        "executor_info" => json!({
-            "executor_id": id, "application_version": "v1", "hostname": "bench-host",
-            "language": manners.language, "dbos_version": manners.sdk_version,
-            "executor_metadata": {"zone": "b"}, "error_message": null,
-        }),
-        "exist_pending_workflows" => json!({"exist": false, "error_message": null}),
-        "recovery" => {
-            counters.offers.fetch_add(1, Ordering::Relaxed);
-            json!({"success": true, "error_message": null})
-        }
         "cancel" | "resume" | "delete" => json!({"success": true, "error_message": null}),
         "get_workflow" => json!({"output": record(&request["workflow_id"]), "error_message": null}),
         "list_workflows" | "list_queued_workflows" => {
@@ -276,9 +369,7 @@ fn reply(request: &Value, id: &str, manners: Manners, counters: &Counters) -> Va
             json!({"output": records.collect::<Vec<_>>(), "error_message": null})
         }
         "list_steps" => json!({"output": [], "error_message": null}),
-        "get_workflow_aggregates" | "get_step_aggregates" => {
-            json!({"output": [], "error_message": null})
-        }
+        "get_step_aggregates" => json!({"output": [], "error_message": null}),
         "get_metrics" => json!({"metrics": [], "error_message": null}),
         "list_application_versions" => json!({"output": [{"version_id": "1", "version_name": "v1",
             "version_timestamp": 1_767_323_045_000_i64, "created_at": 1_767_323_045_000_i64}], "error_message": null}),

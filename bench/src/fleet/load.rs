@@ -98,18 +98,21 @@ impl Outcome {
     }
 }
 
-/// Reads workflows through the server at `rate` calls a second; without one, as fast as they are
-/// answered.
+/// Reads workflows through the servers, with so many callers spread over them, at `rate` calls a second
+/// altogether; without one, as fast as they are answered.
 pub(crate) fn relayed(
-    server: SocketAddr,
+    servers: &[SocketAddr],
     app: &str,
     key: &str,
+    callers: u32,
     rate: Option<u32>,
     time: Duration,
 ) -> anyhow::Result<Outcome> {
     let start = Instant::now() + Duration::from_millis(200);
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|caller| {
+    let all = callers;
+    let callers: Vec<_> = (0..all)
+        .zip(servers.iter().copied().cycle())
+        .map(|(caller, server)| {
             let request = format!(
                 "GET /v2/orgs/local/apps/{app}/workflows/workflow-{caller} HTTP/1.1\r\nHost: {server}\r\n\
                  Authorization: Bearer {key}\r\nAccept: application/json\r\n\r\n"
@@ -120,7 +123,7 @@ pub(crate) fn relayed(
                 stream.set_read_timeout(Some(Duration::from_secs(30)))?;
                 let mut buffer = Vec::new();
                 let call = || call(&mut stream, &request, &mut buffer);
-                Ok::<_, std::io::Error>(in_turn(start, time, rate, (caller, CALLERS), call))
+                Ok::<_, std::io::Error>(in_turn(start, time, rate, (caller, all), call))
             })
         })
         .collect();

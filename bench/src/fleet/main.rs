@@ -4,6 +4,7 @@
 mod crowd;
 mod database;
 mod executor;
+mod handover;
 mod load;
 mod report;
 mod server;
@@ -17,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crowd::{Crowd, CrowdArgs};
 use database::{Scratch, Store};
+use handover::HandoverArgs;
 use report::{Idle, Machine, Measured, Relayed, Report, Start, Step, Storm};
 use server::Server;
 
@@ -34,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// How fast the work of lost executors gets to others
+    Handover(HandoverArgs),
     /// A process of synthetic executors
     #[command(hide = true)]
     Crowd(CrowdArgs),
@@ -92,6 +96,7 @@ async fn main() -> anyhow::Result<()> {
     let files = raise_file_limit();
     match cli.child {
         Some(Role::Crowd(args)) => crowd::run(args).await,
+        Some(Role::Handover(args)) => handover::measure(args, files).await,
         None => measure_all(cli.args, files).await,
     }
 }
@@ -112,16 +117,7 @@ fn raise_file_limit() -> u64 {
 }
 
 async fn measure_all(args: MeasureArgs, files: u64) -> anyhow::Result<()> {
-    let binary = match &args.server_binary {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe()?.with_file_name("segno"),
-    };
-    if !binary.exists() {
-        bail!(
-            "there is no {}; build it with `cargo build --release --bin segno`, or use --server-binary",
-            binary.display()
-        );
-    }
+    let binary = server::binary(args.server_binary.as_deref())?;
     let most = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX);
     let mut steps: Vec<usize> = args.executors.iter().map(|n| (*n).min(most)).collect();
     steps.sort_unstable();
@@ -129,16 +125,8 @@ async fn measure_all(args: MeasureArgs, files: u64) -> anyhow::Result<()> {
     if steps.last() < args.executors.iter().max() {
         println!("Only {files} open files are allowed: at most {most} executors.");
     }
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut report = Report {
-        machine: Machine {
-            processors: std::thread::available_parallelism()?.get(),
-            load_before: load
-                .split(' ')
-                .next()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0.0),
-        },
+        machine: Machine::now()?,
         stores: Vec::new(),
     };
     println!("{:?}", report.machine);
@@ -179,7 +167,7 @@ impl Run<'_> {
         let key = server.prepare(APP).await?;
         rest(2).await;
         let resident_empty = server.resident()?;
-        let mut crowd = Crowd::new(server.address, APP, &key, self.args.each);
+        let mut crowd = Crowd::new(&[server.address], APP, &key, self.args.each);
         let mut steps = Vec::new();
         for executors in self.steps {
             steps.push(
@@ -265,7 +253,7 @@ impl Run<'_> {
     /// The same executor without a server between.
     async fn direct(&self, key: &str) -> anyhow::Result<load::Outcome> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let mut alone = Crowd::new(listener.local_addr()?, APP, key, 1);
+        let mut alone = Crowd::new(&[listener.local_addr()?], APP, key, 1);
         let (rate, time) = (
             self.args.rate,
             Duration::from_secs(self.args.seconds.min(10)),
@@ -300,7 +288,10 @@ impl Run<'_> {
     ) -> anyhow::Result<load::Outcome> {
         let (address, key) = (server.address, key.to_owned());
         let time = Duration::from_secs(seconds);
-        tokio::task::spawn_blocking(move || load::relayed(address, APP, &key, rate, time)).await?
+        tokio::task::spawn_blocking(move || {
+            load::relayed(&[address], APP, &key, load::CALLERS, rate, time)
+        })
+        .await?
     }
 
     async fn storm(&self, server: &mut Server, crowd: &Crowd) -> anyhow::Result<Storm> {
@@ -351,14 +342,20 @@ impl Run<'_> {
 
 /// How many executors the API shows as HEALTHY.
 async fn healthy(server: &Server) -> anyhow::Result<usize> {
+    Ok(fleet_of(server).await?.0)
+}
+
+/// How many executors the API shows as HEALTHY, and how many as anything else.
+async fn fleet_of(server: &Server) -> anyhow::Result<(usize, usize)> {
     let all = server
         .call("GET", &format!("/apps/{APP}/executors"), None)
         .await?;
     let all = all.as_array().context("the executors are no list")?;
-    Ok(all
+    let healthy = all
         .iter()
         .filter(|executor| executor["status"] == "HEALTHY")
-        .count())
+        .count();
+    Ok((healthy, all.len() - healthy))
 }
 
 async fn rest(seconds: u64) {

@@ -20,6 +20,17 @@ pub(crate) struct Machine {
     pub(crate) load_before: f64,
 }
 
+impl Machine {
+    pub(crate) fn now() -> anyhow::Result<Self> {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load_before = load.split(' ').next().and_then(|text| text.parse().ok());
+        Ok(Self {
+            processors: std::thread::available_parallelism()?.get(),
+            load_before: load_before.unwrap_or(0.0),
+        })
+    }
+}
+
 /// Everything about one store.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
@@ -111,7 +122,7 @@ fn mib(bytes: u64) -> f64 {
     kib(bytes) / 1024.0
 }
 
-fn ms(us: u64) -> f64 {
+pub(crate) fn ms(us: u64) -> f64 {
     us as f64 / 1000.0
 }
 

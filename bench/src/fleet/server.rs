@@ -12,6 +12,21 @@ use tokio::process::{Child, Command};
 /// Linux counts processor time in hundredths of a second, whatever its own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// The server's binary: the given one, or `segno` beside this one.
+pub(crate) fn binary(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let binary = match given {
+        Some(binary) => binary.to_owned(),
+        None => std::env::current_exe()?.with_file_name("segno"),
+    };
+    if !binary.exists() {
+        bail!(
+            "there is no {}; build it with `cargo build --release --bin segno`, or use --server-binary",
+            binary.display()
+        );
+    }
+    Ok(binary)
+}
+
 /// A running `segno serve`.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -30,8 +45,24 @@ impl Server {
         database_url: &str,
         directory: &Path,
     ) -> anyhow::Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let admin_key = format!("dbos_{}", uuid::Uuid::new_v4().simple());
+        Self::start_with(binary, database_url, directory, admin_key).await
+    }
+
+    /// Starts another instance over the same database.
+    pub(crate) async fn start_another(&self) -> anyhow::Result<Self> {
+        let directory = self.log.parent().context("the log is nowhere")?;
+        let key = self.admin_key.clone();
+        Self::start_with(&self.binary, &self.database_url, directory, key).await
+    }
+
+    async fn start_with(
+        binary: &Path,
+        database_url: &str,
+        directory: &Path,
+        admin_key: String,
+    ) -> anyhow::Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = directory.join("server.log");
         let child = spawn(binary, address, database_url, &admin_key, &log)?;
         let server = Self {
@@ -54,7 +85,17 @@ impl Server {
     /// Kills it as `kill -9` does and starts it again on the same address and database. Returns how
     /// long it took until it was ready.
     pub(crate) async fn crash_and_restart(&mut self) -> anyhow::Result<Duration> {
-        self.child.kill().await?;
+        self.crash().await?;
+        self.restart().await
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) async fn crash(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts it again on the same address and database; how long it took until it was ready.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         self.child = spawn(
             &self.binary,
@@ -82,12 +123,14 @@ impl Server {
         }
     }
 
-    /// Registers the application and makes a key for executors and callers.
+    /// Registers the application and makes a key of its name for executors and callers.
     pub(crate) async fn prepare(&self, app: &str) -> anyhow::Result<String> {
         self.call("PUT", &format!("/apps/{app}"), Some(json!({})))
             .await?;
         let body = json!({"permissions": ["websocket.connect", "application.read"]});
-        let made = self.call("POST", "/tokens/bench", Some(body)).await?;
+        let made = self
+            .call("POST", &format!("/tokens/{app}"), Some(body))
+            .await?;
         let key = made["token"].as_str().context("the new key has no text")?;
         Ok(key.to_owned())
     }
