@@ -1,6 +1,8 @@
 //! The command line.
 
+mod archive;
 mod config;
+mod migrate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use crate::auth::{AppScope, Permission, Permissions, key};
 use crate::config::sources::{self, Found};
 use crate::config::{LogFormat, ServeArgs, StoreArgs};
 use crate::dev;
+use crate::recovery;
 use crate::store::keys::NewKey;
 use crate::store::orgs::{LOCAL, OrgRow};
 use crate::store::{Store, StoreError};
@@ -63,7 +66,12 @@ enum Command {
         yaml: bool,
     },
     /// Bring the database's schema up to date
-    Migrate(StoreArgs),
+    Migrate(migrate::Migrate),
+    /// Write the server's own state into a file, while it runs or not: everything but the workflows, which are
+    /// the applications'. Treat it like a backup of the database: it holds secrets
+    Export(archive::Export),
+    /// Read such a file into a database, all of it or nothing; from SQLite to PostgreSQL, for instance
+    Import(archive::Import),
     /// Explain the settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -233,15 +241,9 @@ async fn run(cli: Cli, parsed: &config::Parsed<'_>) -> anyhow::Result<()> {
         Command::Dev(args) => Box::pin(dev::run(*args, cli.log_format, &cli.log)).await,
         Command::DevExecutor(guard) => Err(guard.exec()),
         Command::Openapi { spec_version, yaml } => print_document(spec_version, yaml),
-        Command::Migrate(args) => {
-            let store = connect(&args).await?;
-            store.migrate().await?;
-            println!(
-                "The schema is at version {}.",
-                store.schema_version().await?
-            );
-            Ok(())
-        }
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Export(args) => archive::export(args).await,
+        Command::Import(args) => archive::import(args).await,
         Command::Healthcheck { url } => healthcheck(&url).await,
         Command::Key(command) => key_command(command).await,
         Command::Config(command) => config::run(command, parsed),
@@ -333,6 +335,12 @@ async fn healthcheck(base: &str) -> anyhow::Result<()> {
 
 async fn connect(args: &StoreArgs) -> anyhow::Result<Store> {
     Ok(Store::connect(&args.database_url()?, Metrics::new()?).await?)
+}
+
+/// Milliseconds of silence after which an instance counts as gone.
+fn heartbeat_expiry() -> i64 {
+    let expiry = recovery::Options::default().heartbeat_expiry;
+    i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn key_command(command: KeyCommand) -> anyhow::Result<()> {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Acquire, AssertSqlSafe, ConnectOptions, Executor};
+use sqlx::migrate::MigrateError;
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
 use crate::config::Secret;
 use crate::telemetry::Metrics;
@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 pub mod alerting;
 pub mod alerts;
 pub mod apps;
+pub mod archive;
 pub mod audit;
 pub mod autoscaling;
 pub mod channels;
@@ -38,6 +39,7 @@ mod recent;
 pub mod recoveries;
 pub mod roles;
 pub mod rounds;
+pub mod schema;
 pub mod system;
 pub mod users;
 pub mod views;
@@ -45,9 +47,6 @@ pub mod views;
 use pool::Pool;
 pub use pool::Tx;
 use recent::Recent;
-
-static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
-static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// Which engine holds the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +90,8 @@ pub enum StoreError {
     /// The schema is newer than this binary.
     #[error(
         "the database's schema is at version {found}, newer than this binary knows ({known}); \
-         run the newer segno, or restore the database from before its upgrade"
+         run the newer segno, take the schema back with its `segno migrate --to {known}`, or restore the database \
+         from before its upgrade"
     )]
     NewerSchema {
         /// The version found.
@@ -109,6 +109,25 @@ pub enum StoreError {
         found: i64,
         /// The newest version this binary knows.
         known: i64,
+    },
+    /// There is no such version of the schema.
+    #[error("--to: there is no version {wanted} of the schema; the newest is {known}")]
+    NoSuchSchema {
+        /// The version asked for.
+        wanted: i64,
+        /// The newest version this binary knows.
+        known: i64,
+    },
+    /// The way back was asked for through a transaction pooler.
+    #[error("going back needs a session of its own: give the database's own address, without pooler=transaction")]
+    Pooled,
+    /// Something was to be done that only an operator alone with the database may do.
+    #[error(
+        "an instance serves on this database, at {address}; stop it first (one that was killed counts for ten seconds)"
+    )]
+    Serving {
+        /// Where it listens.
+        address: String,
     },
     /// A migration failed.
     #[error("cannot migrate the database: {0}")]
@@ -206,96 +225,6 @@ impl Store {
             keys: Arc::default(),
             apps: Arc::default(),
         })
-    }
-
-    /// Brings the schema up to date. Several instances may call it at once: one does the work.
-    /// Refuses a schema newer than this binary.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.refuse_newer().await?;
-        let done = match self.pool.is_pooled() {
-            false => self.migrator().run(self.pool.inner()).await,
-            true => self.migrate_in_one().await,
-        };
-        done.map_err(|error| match error {
-            MigrateError::VersionMissing(found) => StoreError::NewerSchema {
-                found,
-                known: self.newest(),
-            },
-            other => StoreError::Migrate(other),
-        })
-    }
-
-    /// All migrations in one transaction, so that they, and the lock around them, are in one session though a
-    /// pooler stands between. Of what is prepared meanwhile nothing is left there for others to stumble upon.
-    async fn migrate_in_one(&self) -> Result<(), MigrateError> {
-        /// Of all instances; any number would do.
-        const LOCK: i64 = 0x5e60;
-
-        // Not to be used again: it believes that its statements are still prepared.
-        let mut connection = self.pool.inner().acquire().await?.detach();
-        let mut tx = connection.begin().await?;
-        let lock = AssertSqlSafe(format!("SELECT pg_advisory_xact_lock({LOCK})"));
-        tx.execute(lock).await?;
-        let migrated = self.migrator().run_direct(None, &mut *tx, false).await;
-        if migrated.is_ok() {
-            tx.execute("DEALLOCATE ALL").await?;
-            tx.commit().await?;
-        }
-        migrated
-    }
-
-    /// Fails unless the schema is exactly the one this binary knows.
-    pub async fn check_schema(&self) -> Result<(), StoreError> {
-        self.refuse_newer().await?;
-        let found = self.schema_version().await?;
-        let known = self.newest();
-        if found < known {
-            return Err(StoreError::OlderSchema { found, known });
-        }
-        Ok(())
-    }
-
-    async fn refuse_newer(&self) -> Result<(), StoreError> {
-        let (found, known) = (self.schema_version().await?, self.newest());
-        if found > known {
-            return Err(StoreError::NewerSchema { found, known });
-        }
-        Ok(())
-    }
-
-    /// The newest migration applied; 0 for an empty database.
-    pub async fn schema_version(&self) -> Result<i64, StoreError> {
-        let table = match self.dialect {
-            Dialect::Postgres => {
-                "SELECT COUNT(*) FROM information_schema.tables \
-                 WHERE table_name = '_sqlx_migrations' AND table_schema = current_schema()"
-            }
-            Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
-        };
-        if sqlx::query_scalar::<_, i64>(table)
-            .fetch_one(&self.pool)
-            .await?
-            == 0
-        {
-            return Ok(0);
-        }
-        let newest = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
-        Ok(sqlx::query_scalar(newest).fetch_one(&self.pool).await?)
-    }
-
-    fn migrator(&self) -> &'static Migrator {
-        match self.dialect {
-            Dialect::Postgres => &POSTGRES,
-            Dialect::Sqlite => &SQLITE,
-        }
-    }
-
-    fn newest(&self) -> i64 {
-        self.migrator()
-            .iter()
-            .map(|migration| migration.version)
-            .max()
-            .unwrap_or(0)
     }
 
     /// Answers when the database does: for readiness.

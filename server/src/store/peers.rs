@@ -9,7 +9,7 @@ use super::{Store, StoreError};
 use crate::recovery::machine::ExecutorKey;
 
 /// Name of the setting that holds the secret with which instances sign what they send each other.
-const SECRET: &str = "cluster.secret";
+pub(super) const SECRET: &str = "cluster.secret";
 
 /// Another instance that is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]

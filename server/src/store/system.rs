@@ -38,11 +38,6 @@ pub struct LeaseRow {
 }
 
 impl Store {
-    /// What the schema's migrations are at, and the newest that this binary knows.
-    pub async fn schema(&self) -> Result<(i64, i64), StoreError> {
-        Ok((self.schema_version().await?, self.newest()))
-    }
-
     /// What kind of database this is, for people.
     pub fn engine(&self) -> &'static str {
         match self.dialect() {

@@ -29,7 +29,7 @@ mod worker;
 pub use channel::{Kind, Secrets, Settings, Severity, Wanted, apply};
 pub use guard::{Guard, Refusal};
 pub use notice::{Event, Notice};
-pub use seal::{SealError, Sealer};
+pub use seal::{SealError, Sealer, is_sealed};
 pub use send::{Answer, Channel, Sender, Verdict};
 
 /// How channels are told.

@@ -84,6 +84,11 @@ impl Sealer {
     }
 }
 
+/// Whether a stored secret is encrypted.
+pub fn is_sealed(stored: &str) -> bool {
+    stored.starts_with(SEALED)
+}
+
 fn cipher(key: &Secret) -> Result<LessSafeKey, SealError> {
     let mut hash = Sha256::new();
     hash.update(b"segno channel secrets\0");
