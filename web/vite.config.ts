@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
@@ -10,7 +10,7 @@ import { defineConfig } from 'vitest/config';
 // `npm run dev` serves the console and passes API calls to a running server.
 const server = process.env.SEGNO_URL ?? 'http://127.0.0.1:8090';
 
-/** Compresses once, as well as can be: the server only chooses what the browser takes. */
+/** Compresses once, as well as can be: the server only chooses what the browser takes, and unpacks for the few that take neither. */
 function precompress(): Plugin {
   const brotli = promisify(brotliCompress);
   const deflate = promisify(gzip);
@@ -28,6 +28,7 @@ function precompress(): Plugin {
         };
         await writeFile(`${path}.br`, await brotli(source, { params }));
         await writeFile(`${path}.gz`, await deflate(source, { level: 9 }));
+        await unlink(path);
       }
     },
   };

@@ -2,12 +2,12 @@
 
 mod archive;
 mod config;
+mod health;
 mod migrate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::error::{ContextKind, ContextValue};
@@ -76,11 +76,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Ask a running server whether it is healthy; exit code 0 if so
-    Healthcheck {
-        /// The server's base URL
-        #[arg(long, env = "SEGNO_URL", default_value = "http://127.0.0.1:8090")]
-        url: String,
-    },
+    Healthcheck(health::Healthcheck),
     /// Manage API keys in the database itself, whether or not a server runs
     #[command(subcommand)]
     Key(KeyCommand),
@@ -244,7 +240,7 @@ async fn run(cli: Cli, parsed: &config::Parsed<'_>) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate::run(args).await,
         Command::Export(args) => archive::export(args).await,
         Command::Import(args) => archive::import(args).await,
-        Command::Healthcheck { url } => healthcheck(&url).await,
+        Command::Healthcheck(args) => health::run(args).await,
         Command::Key(command) => key_command(command).await,
         Command::Config(command) => config::run(command, parsed),
         Command::Completions { shell } => {
@@ -303,32 +299,6 @@ fn print_document(version: DocumentVersion, yaml: bool) -> anyhow::Result<()> {
         print!("{}", openapi::yaml(&document)?);
     } else {
         println!("{}", serde_json::to_string_pretty(&document)?);
-    }
-    Ok(())
-}
-
-/// One request, so that the image needs no other tool for its health check. On the machine itself any
-/// certificate will do: it is in the server's name, and the question is whether the server answers.
-async fn healthcheck(base: &str) -> anyhow::Result<()> {
-    let url = url::Url::parse(base).context("--url must be a URL such as http://127.0.0.1:8090")?;
-    let local = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => bail!("--url has no host"),
-    };
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .no_proxy()
-        .danger_accept_invalid_certs(local)
-        .build()?;
-    let health = format!("{}/healthz", base.trim_end_matches('/'));
-    let answer = client.get(health).send().await.map_err(|error| {
-        // With what it was caused by: "error sending request" alone tells nothing.
-        anyhow::Error::new(error.without_url()).context(format!("cannot ask {url}"))
-    })?;
-    if answer.status() != reqwest::StatusCode::OK {
-        bail!("not healthy: {}", answer.status());
     }
     Ok(())
 }

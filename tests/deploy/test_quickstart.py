@@ -6,30 +6,19 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import environments
 import httpx
 import pytest
+from docs import blocks, substituted
 from harness import Database, eventually
 from harness.server import free_port, program
 from tools import ROOT
 
 PAGES = ROOT / "docs" / "start"
 PYTHON = environments.CACHE / "python" / "3.2.0" / "bin" / "python"
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", (PAGES / page).read_text())
-
-
-def substituted(commands: list[str], changes: dict[str, str]) -> str:
-    """The commands with what differs here put in; each of the changes must be for something that is there."""
-    text = "\n".join(commands)
-    for old, new in changes.items():
-        assert old in text, f"the page does not have {old!r}"
-        text = text.replace(old, new)
-    return text
 
 
 @contextmanager
@@ -55,33 +44,57 @@ def shell(script: str, folder: Path) -> Iterator[Path]:
         process.wait()
 
 
-@pytest.mark.parametrize("language", ["python", "typescript"])
-def test_a_killed_process_is_replaced(language: str, tmp_path: Path) -> None:
-    page, code, file = {
-        "python": ("python.md", "python", "app.py"),
-        "typescript": ("typescript.md", "js", "app.mjs"),
-    }[language]
-    (source,) = blocks(page, code)
+@dataclass(frozen=True)
+class Guide:
+    """What is particular to a language: the page, its source and where that goes, and what stands in for what here."""
+
+    page: str
+    code: str
+    file: str
+    changes: dict[str, str]
+    postgres: bool = True
+
+
+GUIDES = {
+    "python": Guide("python.md", "python", "app.py", {".venv/bin/python": str(PYTHON)}),
+    "typescript": Guide("typescript.md", "js", "app.mjs", {}),
+    # Built already, with everything else.
+    "rust": Guide("rust.md", "rust", "main.rs", {"$PWD/target/debug": str(program().parent)}, postgres=False),
+}
+
+
+def prepare(language: str, source: str, folder: Path) -> None:
+    guide = GUIDES[language]
     if language == "typescript":
         # Installed beside other releases, under a name that says which.
-        modules = environments.CACHE / "typescript" / "node_modules"
         source = source.replace('"@dbos-inc/dbos-sdk"', '"dbos-5"')
-        (tmp_path / "node_modules").symlink_to(modules)
-    (tmp_path / file).write_text(source)
+        (folder / "node_modules").symlink_to(environments.CACHE / "typescript" / "node_modules")
+    if language == "rust":
+        built = (ROOT / "examples" / "journeys" / "src" / "main.rs").read_text()
+        assert built.endswith(source), "the page shows another program than examples/journeys"
+    else:
+        (folder / guide.file).write_text(source)
+
+
+@pytest.mark.parametrize("language", GUIDES)
+def test_a_killed_process_is_replaced(language: str, tmp_path: Path) -> None:
+    guide = GUIDES[language]
+    (source,) = blocks(PAGES / guide.page, guide.code)
+    prepare(language, source, tmp_path)
     database, port = Database("quickstart"), free_port()
-    # The first installs the SDK, which is there; the last asks for what is asked for below.
-    *commands, asking = blocks(page, "sh")[1:]
+    # The first installs or builds, which was done; the last asks for what is asked for below.
+    *commands, asking = blocks(PAGES / guide.page, "sh")[1:]
     up = f"until segno healthcheck --url http://127.0.0.1:{port} 2>/dev/null; do sleep 0.1; done"
     changes = {
         "--auth none &": f"--auth none --data-dir {tmp_path}/server &\n{up}",
         "8090": str(port),
-        "postgresql://postgres:postgres@localhost:5432/journeys": database.url,
         "sleep 5": 'until grep -q "step 2$" log; do sleep 0.1; done',
+        **guide.changes,
     }
-    if language == "python":
-        changes[".venv/bin/python"] = str(PYTHON)
+    if guide.postgres:
+        changes["postgresql://postgres:postgres@localhost:5432/journeys"] = database.url
     try:
-        with shell(substituted(commands, changes), tmp_path) as log:
+        with shell(substituted("\n".join(commands), changes), tmp_path) as log:
             url = re.search(r"http://\S+", asking.replace("8090", str(port)))
             assert url
 

@@ -55,10 +55,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 class Executor:
     """Connected until closed."""
 
-    def __init__(self, address: tuple[str, int], app: str, key: str) -> None:
+    def __init__(self, address: tuple[str, int], app: str, key: str, prefix: str = "") -> None:
         host, port = address
         self._open = ExitStack()
-        url = f"ws://{host}:{port}/websocket/{app}/{key}"
+        url = f"ws://{host}:{port}{prefix}/websocket/{app}/{key}"
         self._socket = self._open.enter_context(connect(url))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

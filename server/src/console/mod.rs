@@ -3,10 +3,13 @@
 //! A debug build reads them from the source tree instead, so that the console can be rebuilt without
 //! the server. A build that found none says how to make them.
 
+use std::io::Read;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flate2::read::GzDecoder;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 /// What the console may load and reach: its own files and this server, and the issuer where people log
@@ -26,6 +29,7 @@ const FOREVER: &str = "public, max-age=31536000, immutable";
 /// No page of the console lies deeper; a longer address gets an answer no larger than for this one.
 const DEEPEST: usize = 32;
 
+/// The build leaves scripts and styles in their packed forms alone, or they would be in the binary three times.
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
 #[allow_missing = true]
@@ -121,11 +125,20 @@ fn compressed(
             });
         }
     }
-    file(name).map(|file| Found {
+    let plain = file(name).or_else(|| unpacked(file(&format!("{name}.gz"))?));
+    plain.map(|file| Found {
         file,
         encoding: None,
         depth: 0,
     })
+}
+
+/// For the few clients that take nothing packed.
+fn unpacked(mut file: EmbeddedFile) -> Option<EmbeddedFile> {
+    let mut plain = Vec::new();
+    GzDecoder::new(&*file.data).read_to_end(&mut plain).ok()?;
+    file.data = plain.into();
+    Some(file)
 }
 
 /// Whether `Accept-Encoding` names the encoding and does not refuse it with `q=0`.
@@ -195,7 +208,8 @@ fn entity_tag(found: &Found) -> String {
         .take(12)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("\"{hex}-{}\"", found.depth)
+    let encoding = found.encoding.unwrap_or_default();
+    format!("\"{hex}-{}{encoding}\"", found.depth)
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -241,19 +255,28 @@ mod tests {
 
     use super::*;
 
-    /// A build with a page and one script, which is there compressed too. The content is the name.
+    /// A build with a page and one script, which is there packed only. The content is the name.
     fn build(name: &str) -> Option<EmbeddedFile> {
         [
             "index.html",
-            "assets/app-1a2b.js",
             "assets/app-1a2b.js.br",
             "assets/app-1a2b.js.gz",
         ]
         .contains(&name)
         .then(|| EmbeddedFile {
-            data: name.as_bytes().to_vec().into(),
+            data: match name.ends_with(".gz") {
+                true => packed(name).into(),
+                false => name.as_bytes().to_vec().into(),
+            },
             metadata: Metadata::__rust_embed_new([name.len() as u8; 32], None, None),
         })
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut packed = Vec::new();
+        let mut all = flate2::read::GzEncoder::new(text.as_bytes(), flate2::Compression::fast());
+        all.read_to_end(&mut packed).unwrap();
+        packed
     }
 
     fn get(path: &str, headers: &[(HeaderName, &str)]) -> Response {
@@ -264,14 +287,15 @@ mod tests {
         answer(&request.body(Body::empty()).unwrap(), build)
     }
 
+    async fn bytes(response: Response) -> Vec<u8> {
+        axum::body::to_bytes(response.into_body(), 1 << 20)
+            .await
+            .unwrap()
+            .to_vec()
+    }
+
     async fn body(response: Response) -> String {
-        String::from_utf8(
-            axum::body::to_bytes(response.into_body(), 1 << 20)
-                .await
-                .unwrap()
-                .to_vec(),
-        )
-        .unwrap()
+        String::from_utf8(bytes(response).await).unwrap()
     }
 
     #[tokio::test]
@@ -298,7 +322,7 @@ mod tests {
             ),
             ("gzip", "assets/app-1a2b.js.gz", Some("gzip")),
             ("br;q=0, gzip;q=0.5", "assets/app-1a2b.js.gz", Some("gzip")),
-            ("identity", "assets/app-1a2b.js", None),
+            ("identity", "assets/app-1a2b.js.gz", None),
         ] {
             let response = get(
                 "/assets/app-1a2b.js",
@@ -316,7 +340,11 @@ mod tests {
                 response.headers()[header::CONTENT_TYPE],
                 "text/javascript; charset=utf-8"
             );
-            assert_eq!(body(response).await, sent, "{accepted}");
+            let expected = match encoding {
+                Some("gzip") => packed(sent),
+                _ => sent.as_bytes().to_vec(),
+            };
+            assert_eq!(bytes(response).await, expected, "{accepted}");
         }
     }
 

@@ -64,6 +64,14 @@ async fn https_and_wss_with_a_certificate_that_is_renewed() {
 
     let (ok, _, error) = run(segno_in(&dir).args(["healthcheck", "--url", &secure])).await;
     assert!(ok, "{error}");
+    // Without an address it asks where and how the settings of the server say.
+    let listen = base.trim_start_matches("http://");
+    let mut settings = segno_in(&dir);
+    settings.env("SEGNO_LISTEN", listen).arg("healthcheck");
+    let (ok, _, error) = run(&mut settings).await;
+    assert!(!ok && error.contains("cannot ask http://"), "{error}");
+    let (ok, _, error) = run(settings.env("SEGNO_TLS_CERTIFICATE", &certificate)).await;
+    assert!(ok, "{error}");
 
     // An executor's socket: the server asks who it is.
     let app = format!("{secure}/v2/orgs/local/apps/shop");
