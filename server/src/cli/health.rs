@@ -14,7 +14,12 @@ pub(super) struct Healthcheck {
     url: Option<String>,
 
     /// Where the server listens
-    #[arg(long, env = "SEGNO_LISTEN", default_value = "0.0.0.0:8090", hide = true)]
+    #[arg(
+        long,
+        env = "SEGNO_LISTEN",
+        default_value = "0.0.0.0:8090",
+        hide = true
+    )]
     listen: SocketAddr,
 
     /// Whether it serves HTTPS
@@ -46,7 +51,8 @@ impl Healthcheck {
 /// server answers.
 pub(super) async fn run(args: Healthcheck) -> anyhow::Result<()> {
     let base = args.base();
-    let url = url::Url::parse(&base).context("--url must be a URL such as http://127.0.0.1:8090")?;
+    let url =
+        url::Url::parse(&base).context("--url must be a URL such as http://127.0.0.1:8090")?;
     let local = args.url.is_none()
         || match url.host() {
             Some(url::Host::Domain(name)) => name == "localhost",
