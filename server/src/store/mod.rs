@@ -119,7 +119,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The way back was asked for through a transaction pooler.
-    #[error("going back needs a session of its own: give the database's own address, without pooler=transaction")]
+    #[error(
+        "going back needs a session of its own: give the database's own address, without pooler=transaction"
+    )]
     Pooled,
     /// Something was to be done that only an operator alone with the database may do.
     #[error(
