@@ -2,10 +2,10 @@
 # `make help` lists them.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench console image image-test docs fmt
+.PHONY: help demo test bench console image image-test upgrade-test docs fmt
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## watch a recovery: server, three executors and a load of checkouts on embedded SQLite
 	@test -d web/dist || ! command -v npm >/dev/null || $(MAKE) --no-print-directory console || \
@@ -30,6 +30,12 @@ image: ## build the container image segno:latest, with docker, podman or buildah
 
 image-test: ## build the image here, without a registry or a daemon, and run it (root, buildah)
 	@deploy/image-test.sh
+
+upgrade-test: ## upgrade from another release or commit and roll back: make upgrade-test FROM=v0.1.0
+	cargo build --workspace --bins
+	@tests/setup.sh && tests/deploy/environment.sh && tests/sdk/environments.py tests python
+	@SEGNO_UPGRADE_FROM=$(FROM) SEGNO_BIN=$(abspath $(TARGET))/debug/segno tests/postgres.sh \
+		.cache/deploy/python/bin/python -m pytest -c tests/deploy/pytest.ini tests/deploy/test_upgrade.py tests/deploy/test_schema.py
 
 docs: ## build the documentation into site/
 	@tests/deploy/environment.sh && .cache/deploy/python/bin/mkdocs build --strict

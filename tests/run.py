@@ -151,6 +151,8 @@ def stages() -> list[Stage]:
             env={"SEGNO_INTEROP_BIN": str(ROOT / TARGET / "debug" / "segno-interop")},
         ),
         Stage("deploy environment", [str(ROOT / "tests" / "deploy" / "environment.sh")], after=(environment("tests"),)),
+        # Before those who would all build them at once.
+        Stage("deploy tools", [sys.executable, str(DEPLOY_TESTS / "tools.py")], needs=("go",)),
         Stage("oidc modules", NPM_CI, needs=("node",), folder=OIDC_TESTS),
         Stage("oidc", ["npm", "test"], needs=("node",), after=("oidc modules",), folder=OIDC_TESTS),
         Stage(
@@ -163,14 +165,19 @@ def stages() -> list[Stage]:
             after=("build", environment("tests"), environment("python"), "oidc modules"),
             env={"SEGNO_BIN": str(segno)},
         ),
+        # What the upgrade test upgrades from; about two minutes, for only the server is compiled again.
+        Stage("previous server", [str(DEPLOY_TESTS / "previous.sh")], needs=("cargo",), after=("build",)),
         Stage(
             "deploy",
             [
                 str(ROOT / ".cache" / "deploy" / "python" / "bin" / "python"),
-                *("-m", "pytest", "-c", str(DEPLOY_TESTS / "pytest.ini"), str(DEPLOY_TESTS)),
+                *("-m", "pytest", "-c", str(DEPLOY_TESTS / "pytest.ini"), str(DEPLOY_TESTS), "--numprocesses=3"),
             ],
-            needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "root"),
-            after=("build", "deploy environment", environment("python"), environment("typescript"), "oidc modules"),
+            needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "nginx", "sqlite3", "root"),
+            after=(
+                *("build", "deploy environment", environment("python"), environment("typescript")),
+                *("deploy tools", "oidc modules", "previous server"),
+            ),
             env={"SEGNO_BIN": str(segno)},
         ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
@@ -201,6 +208,10 @@ def lacking(need: str) -> str | None:
         return "no Prometheus with promtool (https://prometheus.io)"
     if need == "caddy" and shutil.which("caddy") is None:
         return "no Caddy (https://caddyserver.com)"
+    if need == "nginx" and not (shutil.which("nginx") or Path("/usr/sbin/nginx").exists()):
+        return "no nginx (https://nginx.org)"
+    if need == "sqlite3" and shutil.which("sqlite3") is None:
+        return "no sqlite3 (https://sqlite.org)"
     if need == "pgbouncer" and not (shutil.which("pgbouncer") or Path("/usr/sbin/pgbouncer").exists()):
         return "no PgBouncer (https://www.pgbouncer.org)"
     if need == "root" and (os.geteuid() != 0 or shutil.which("ip") is None):

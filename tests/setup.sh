@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beyond the toolchains and is not there yet: the PostgreSQL server,
-# Python's venv module, a C compiler, Chromium, Go, a JDK with Maven, Prometheus, Caddy, PgBouncer. Safe to repeat; does nothing on a
+# Python's venv module, a C compiler, Chromium, Go, a JDK with Maven, Prometheus, Caddy, nginx, sqlite3, PgBouncer. Safe to repeat; does nothing on a
 # machine that has them.
 #
 # Needs root and apt for that. Elsewhere it prints what to install; the stages that lack something
@@ -19,6 +19,8 @@ command -v mvn >/dev/null || missing+=(maven)
 command -v caddy >/dev/null || missing+=(caddy)
 command -v ip >/dev/null || missing+=(iproute2)
 PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx-light)
+command -v sqlite3 >/dev/null || missing+=(sqlite3)
 
 go_release=$(go env GOVERSION 2>/dev/null || true) # go1.25.3
 if ! [[ $go_release =~ ^go1\.([0-9]+) ]] || ((BASH_REMATCH[1] < 25)); then
@@ -50,7 +52,7 @@ if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/creat
     mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 fi
-if [[ " ${missing[*]} " =~ \ (prometheus|caddy|pgbouncer)\  && ! -e /usr/sbin/policy-rc.d ]]; then
+if [[ " ${missing[*]} " =~ \ (prometheus|caddy|nginx-light|pgbouncer)\  && ! -e /usr/sbin/policy-rc.d ]]; then
     # The same: no service of the machine's own. Debian asks this program whether one may be started.
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod +x /usr/sbin/policy-rc.d

@@ -33,6 +33,9 @@ before() {
 
 commit=$(git rev-parse --verify --quiet "${1:-$(before)}^{commit}") || { echo "previous: there is no commit ${1:-}" >&2; exit 1; }
 place=$root/.cache/deploy/previous
+mkdir -p "$place"
+exec 9>"$place.lock"
+flock 9
 binary=$place/$commit/segno
 if [[ ! -x $binary ]]; then
     target=$(realpath -m "${CARGO_TARGET_DIR:-target}")

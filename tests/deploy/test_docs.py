@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import environments
 import pytest
 from harness.server import free_port, program
 from tools import ROOT, run
@@ -75,6 +77,20 @@ def test_the_troubleshooting_page_quotes_the_program(
     plain = re.sub(r"\d+", "0", told.removeprefix("error: ").replace("`", ""))
     known = [re.sub(r"\d+", "0", each) for each in quoted]
     assert any(plain.startswith(each) for each in known), f"troubleshooting.md does not have: {plain}"
+
+
+def test_the_releases_of_the_protocol_page_are_those_under_test() -> None:
+    rows = re.findall(r"(?m)^\| (\w+) `[^`]+` \| ([^|]+) \|", (DOCS / "reference" / "protocol.md").read_text())
+    told = {language.lower(): set(re.split(r",\s*", releases.strip())) for language, releases in rows}
+    told.pop("rust")
+    tested = {each.language: {version for version, _ in each.releases} for each in environments.manifests()}
+    assert told == tested
+
+
+def test_what_the_image_is_built_from_has_every_crate() -> None:
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    kept = re.findall(r"(?m)^!(.+)$", (ROOT / ".dockerignore").read_text())
+    assert [each for each in members if not any(each == path or each.startswith(f"{path}/") for path in kept)] == []
 
 
 def test_the_scripts_are_executable_and_parse() -> None:

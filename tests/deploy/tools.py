@@ -34,3 +34,8 @@ def run(*command: str | Path, **options: object) -> str:
     )
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+if __name__ == "__main__":
+    for each in PROGRAMS:
+        print(tool(each))
