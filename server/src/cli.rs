@@ -3,6 +3,7 @@
 mod archive;
 mod config;
 mod health;
+mod man;
 mod migrate;
 
 use std::net::SocketAddr;
@@ -80,6 +81,8 @@ enum Command {
     /// Manage API keys in the database itself, whether or not a server runs
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Write the manual pages
+    Man(man::Man),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -243,6 +246,7 @@ async fn run(cli: Cli, parsed: &config::Parsed<'_>) -> anyhow::Result<()> {
         Command::Healthcheck(args) => health::run(args).await,
         Command::Key(command) => key_command(command).await,
         Command::Config(command) => config::run(command, parsed),
+        Command::Man(args) => man::run(&args, Cli::command()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "segno", &mut std::io::stdout());
             Ok(())
