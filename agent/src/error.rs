@@ -486,6 +486,13 @@ impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     }
 }
 
+/// So that `?` works in a function that returns `Result<_, Box<dyn Error + Send + Sync>>`.
+impl From<Error> for Box<dyn StdError + Send + Sync> {
+    fn from(error: Error) -> Self {
+        Box::new(error.0)
+    }
+}
+
 impl Deref for Error {
     type Target = dyn StdError + Send + Sync + 'static;
 

@@ -596,28 +596,13 @@ impl<'a> Fork<'a> {
     async fn make(self) -> Result<String> {
         let system = &self.runtime.db.system;
         let app = self.runtime.app_name();
-        let ids = match (self.point, self.new_id) {
-            (ForkPoint::Step(start_step), new_workflow_id) => {
-                let fork = db::Fork {
-                    workflow_id: self.source,
-                    start_step,
-                    new_workflow_id,
-                    options: self.options,
-                };
-                system.fork_workflows(&[fork], app).await
-            }
-            (_, Some(_)) => {
-                return Err(Error::config(
-                    "id",
-                    "a fork with an id of its own needs a step given by position",
-                ));
-            }
-            (point, None) => {
-                system
-                    .fork_workflows_at(&[self.source], &point, &self.options, app)
-                    .await
-            }
+        let fork = db::Fork {
+            workflow_id: self.source,
+            new_workflow_id: self.new_id,
+            options: self.options,
+            ..db::Fork::default()
         };
+        let ids = system.fork_workflow_at(fork, &self.point, app).await;
         let id = ids.map_err(from_database)?.into_iter().next();
         self.runtime.wake_all();
         id.ok_or_else(|| Error::misuse("the fork has no id"))

@@ -51,7 +51,8 @@ impl Db {
         Self::connect_with(url, Options::default()).await
     }
 
-    pub(crate) async fn connect_with(url: &str, options: Options) -> Result<Self> {
+    /// As [`connect`](Self::connect), with these options.
+    pub async fn connect_with(url: &str, options: Options) -> Result<Self> {
         let system = SystemDatabase::connect(url, options)
             .await
             .map_err(from_database)?;

@@ -2,9 +2,14 @@
 
 mod archive;
 mod config;
+mod database;
 mod health;
 mod man;
 mod migrate;
+mod output;
+mod queue;
+mod system;
+mod workflow;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -83,6 +88,15 @@ enum Command {
     Key(KeyCommand),
     /// Write the manual pages
     Man(man::Man),
+    /// Look at the workflows in an application's own database and change them, server or not
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
+    /// Look at the queues in an application's own database and change them
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Create, check or empty the tables of an application's own database
+    #[command(subcommand)]
+    System(system::SystemCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -208,6 +222,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// An error of the library, whose type is none of the standard library's.
+fn told(error: segno::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -247,6 +266,9 @@ async fn run(cli: Cli, parsed: &config::Parsed<'_>) -> anyhow::Result<()> {
         Command::Key(command) => key_command(command).await,
         Command::Config(command) => config::run(command, parsed),
         Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Workflow(command) => Box::pin(workflow::run(command)).await.map_err(told),
+        Command::Queue(command) => Box::pin(queue::run(command)).await.map_err(told),
+        Command::System(command) => Box::pin(system::run(command)).await.map_err(told),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "segno", &mut std::io::stdout());
             Ok(())

@@ -30,7 +30,7 @@ pub enum DatabaseError {
     /// Migrating was not asked for, and the schema is not current.
     #[error(
         "the system database schema {schema:?} is at version {found} but version {needed} is required; \
-         run the migration with a role that may change the schema, or allow migrating at start"
+         run the migration with a role that may change the schema (`segno system migrate`), or allow migrating at start"
     )]
     SchemaOutdated {
         /// Schema name.

@@ -57,15 +57,7 @@ impl SystemDatabase {
         forks: &[Fork],
         application: &str,
     ) -> Result<Vec<String>, DatabaseError> {
-        let mut transaction = self.begin().await?;
-        let sources: Vec<String> = forks.iter().map(|fork| fork.workflow_id.clone()).collect();
-        self.require_workflows(&mut transaction, &sources).await?;
-        let mut ids = Vec::with_capacity(forks.len());
-        for fork in forks {
-            ids.push(self.fork_one(&mut transaction, fork, application).await?);
-        }
-        transaction.commit().await?;
-        Ok(ids)
+        self.fork_all(forks.to_vec(), None, application).await
     }
 
     /// Forks each workflow from its own `point`. All or none; returns the ids in the order asked.
@@ -79,19 +71,46 @@ impl SystemDatabase {
         options: &ForkOptions,
         application: &str,
     ) -> Result<Vec<String>, DatabaseError> {
-        let mut transaction = self.begin().await?;
-        self.require_workflows(&mut transaction, workflow_ids)
-            .await?;
-        let mut ids = Vec::with_capacity(workflow_ids.len());
-        for workflow_id in workflow_ids {
-            let fork = Fork {
+        let forks: Vec<Fork> = workflow_ids
+            .iter()
+            .map(|workflow_id| Fork {
                 workflow_id: workflow_id.clone(),
-                start_step: self
-                    .resolve_fork_point(&mut transaction, workflow_id, point)
-                    .await?,
-                new_workflow_id: None,
                 options: options.clone(),
-            };
+                ..Fork::default()
+            })
+            .collect();
+        self.fork_all(forks, Some(point), application).await
+    }
+
+    /// Makes one fork from `point`, whatever its `start_step` says.
+    ///
+    /// # Errors
+    /// As [`fork_workflows_at`](Self::fork_workflows_at), and [`DatabaseError::Conflict`] if its id is taken.
+    pub async fn fork_workflow_at(
+        &self,
+        fork: Fork,
+        point: &ForkPoint,
+        application: &str,
+    ) -> Result<Vec<String>, DatabaseError> {
+        self.fork_all(vec![fork], Some(point), application).await
+    }
+
+    async fn fork_all(
+        &self,
+        forks: Vec<Fork>,
+        point: Option<&ForkPoint>,
+        application: &str,
+    ) -> Result<Vec<String>, DatabaseError> {
+        let mut transaction = self.begin().await?;
+        let sources: Vec<String> = forks.iter().map(|fork| fork.workflow_id.clone()).collect();
+        self.require_workflows(&mut transaction, &sources).await?;
+        let mut ids = Vec::with_capacity(forks.len());
+        for mut fork in forks {
+            if let Some(point) = point {
+                fork.start_step = self
+                    .resolve_fork_point(&mut transaction, &fork.workflow_id, point)
+                    .await?;
+            }
             ids.push(self.fork_one(&mut transaction, &fork, application).await?);
         }
         transaction.commit().await?;

@@ -75,6 +75,8 @@ pub struct Options {
     pub max_connections: u32,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,
+    /// Whether a database that does not exist is created.
+    pub create: bool,
 }
 
 impl Default for Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             schema: "dbos".to_owned(),
             max_connections: 10,
             acquire_timeout: Duration::from_secs(30),
+            create: true,
         }
     }
 }
@@ -115,7 +118,7 @@ pub struct SystemDatabase {
 impl SystemDatabase {
     /// Connects to `postgres://…`, `postgresql://…`, `sqlite://path` or `sqlite::memory:`.
     ///
-    /// A missing database is created when the role may do that. Tables are not touched: call
+    /// A missing database is created if [`Options::create`] says so and the role may do that. Tables are not touched: call
     /// [`migrate`](Self::migrate) or [`verify`](Self::verify) next.
     ///
     /// # Errors
@@ -138,7 +141,13 @@ impl SystemDatabase {
                 "not a valid Postgres URL (postgres://user:password@host:5432/database)".to_owned(),
             )
         })?;
-        create_database_if_missing(&connect).await?;
+        if options.create {
+            create_database_if_missing(&connect).await?;
+        } else {
+            // The pool would try for as long as it may; whoever names the wrong database hears of it at once.
+            let connection = sqlx::PgConnection::connect_with(&connect).await?;
+            connection.close().await?;
+        }
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections.max(2))
             .acquire_timeout(options.acquire_timeout)
@@ -179,7 +188,7 @@ impl SystemDatabase {
             .map_err(|e| {
                 DatabaseError::Url(format!("not a valid SQLite URL (sqlite://path): {e}"))
             })?
-            .create_if_missing(true)
+            .create_if_missing(options.create)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(30))
             .synchronous(SqliteSynchronous::Full);
@@ -189,6 +198,7 @@ impl SystemDatabase {
             connect.journal_mode(SqliteJournalMode::Wal)
         };
         if !in_memory
+            && options.create
             && let Some(folder) = connect
                 .get_filename()
                 .parent()
