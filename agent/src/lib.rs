@@ -142,17 +142,30 @@ pub mod __private {
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not what a workflow returns",
         label = "not a `Result` of values that can be recorded",
-        note = "a workflow returns `segno::Result<Output>`, or a `Result` with an error type of the application; \
-                output and error are recorded, so both implement `Serialize` and `Deserialize`"
+        note = "a workflow returns `segno::Result<Output>`, or a `Result` with an error type of the application that \
+                implements `std::error::Error`; output and error are recorded, so both implement `Serialize` and `Deserialize`"
     )]
     pub trait WorkflowResult {}
 
+    #[diagnostic::do_not_recommend]
     impl<T: Serialize + DeserializeOwned + Send + 'static, E: WorkflowError> WorkflowResult
         for Result<T, E>
     {
     }
 
-    pub const fn workflow_input<I: Serialize + DeserializeOwned + Send + 'static>() {}
+    /// What a workflow function takes.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not what a workflow takes",
+        label = "cannot be recorded",
+        note = "an input is recorded, and read again when the workflow is recovered: \
+                it implements `Serialize` and `Deserialize`, and borrows nothing"
+    )]
+    pub trait WorkflowInput {}
+
+    #[diagnostic::do_not_recommend]
+    impl<I: Serialize + DeserializeOwned + Send + 'static> WorkflowInput for I {}
+
+    pub const fn workflow_input<I: WorkflowInput>() {}
 
     pub const fn workflow_result<R: WorkflowResult>() {}
 

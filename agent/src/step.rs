@@ -235,6 +235,7 @@ impl StepError for Error {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E> StepError for E
 where
     E: std::error::Error + Serialize + DeserializeOwned + From<Error> + Send + Sync + 'static,

@@ -66,6 +66,11 @@ where
 
 /// An error a workflow may return: [`Error`], or a type of the application that can be written as JSON,
 /// so that [`Error::decode`] gives it back wherever the result is awaited.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a workflow",
+    note = "a workflow's error is `segno::Error`, or a type that implements `std::error::Error`, `Serialize` and \
+            `Deserialize`: it is recorded, and read again by whoever awaits the result"
+)]
 pub trait WorkflowError: Send + 'static {
     /// The form that is recorded.
     fn into_error(self) -> Error;
@@ -77,6 +82,7 @@ impl WorkflowError for Error {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E> WorkflowError for E
 where
     E: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static,

@@ -24,7 +24,7 @@ pub fn workflow(arguments: TokenStream, item: TokenStream) -> TokenStream {
     parse_macro_input!(arguments with parser);
     let function = parse_macro_input!(item as syn::ItemFn);
     workflow::expand(options, &function)
-        .unwrap_or_else(|error| error.to_compile_error())
+        .unwrap_or_else(|error| refuse(&error, &function))
         .into()
 }
 
@@ -40,7 +40,17 @@ pub fn step(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let parser = syn::meta::parser(|meta| options.parse(&meta));
     parse_macro_input!(arguments with parser);
     let function = parse_macro_input!(item as syn::ItemFn);
-    step::expand(options, function)
-        .unwrap_or_else(|error| error.to_compile_error())
+    step::expand(options, function.clone())
+        .unwrap_or_else(|error| refuse(&error, &function))
         .into()
+}
+
+/// The error, and the function as it was written: what uses it, and what it uses, is not to be complained of, too.
+fn refuse(error: &syn::Error, function: &syn::ItemFn) -> proc_macro2::TokenStream {
+    let error = error.to_compile_error();
+    quote::quote! {
+        #error
+        #[allow(unused)]
+        #function
+    }
 }
