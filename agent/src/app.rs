@@ -1,13 +1,15 @@
 //! A launched application.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::builder::Builder;
 use crate::conductor::ConductorHandle;
-use crate::error::Result;
+use crate::config;
+use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::manage::{Cancel, Delete, Fork, Resume, StepInfo, Workflows};
 use crate::runtime::Runtime;
@@ -82,6 +84,46 @@ impl Segno {
     /// database; the control plane knows the application by it.
     pub fn named(name: impl Into<String>) -> Builder<NoAppState> {
         Builder::new(name.into())
+    }
+
+    /// As [`named`](Self::named), with the name in `SEGNO_APP_NAME` or `DBOS_APP_NAME`. Everything else that
+    /// [`Builder`] lists is taken from the environment in any case.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if neither is set.
+    pub fn from_env() -> Result<Builder<NoAppState>> {
+        let name = ["SEGNO_APP_NAME", "DBOS_APP_NAME"];
+        let name = name.iter().find_map(|name| config::set(name));
+        let name = name.ok_or_else(|| Error::config("name", "SEGNO_APP_NAME is not set"))?;
+        Ok(Builder::new(name))
+    }
+
+    /// Begins the description of an application with what a TOML file says. The environment goes before the file,
+    /// and what the code says afterwards before both.
+    ///
+    /// ```toml
+    /// name = "shop"
+    /// database_url = "${SHOP_DATABASE_URL}"     # a variable
+    /// migrate = "verify"
+    /// conductor_url = "wss://segno.example.com"
+    /// conductor_key = "${SHOP_CONDUCTOR_KEY}"
+    /// retention = "30d"
+    ///
+    /// [[queues]]
+    /// name = "indexing"
+    /// concurrency = 50
+    /// rate_limit = { starts = 600, period = "60s" }
+    /// ```
+    ///
+    /// Its keys are the methods of [`Builder`]: `name`, `database_url`, `schema`, `migrate`, `inline_payloads`,
+    /// `app_version`, `executor_id`, `executor_metadata`, `metadata_only`, `listen_queues`, `retention`,
+    /// `max_recovery_attempts`, `max_payload_bytes`, and those of each queue; the control plane is
+    /// `conductor_url` and `conductor_key`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it cannot be read, or says something that is not known.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Builder<NoAppState>> {
+        config::read(path.as_ref())
     }
 
     pub(crate) fn new(

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segno_protocol::Alert;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::Segno;
 use crate::conductor::{AlertHandler, Conductor, ConductorConfig, ConductorHandle, Hooks};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::payload::{Codec, Payloads};
@@ -31,11 +32,17 @@ const CAPACITY: usize = 1000;
 type Registration<S> = Box<dyn FnOnce(&S) -> Registered + Send>;
 
 /// What to do about the system database's tables at launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Migrate {
-    /// Create them, or bring them up to date.
+    /// Create them in an empty database and bring them up to date if this library made them. Tables of the older
+    /// schema line (versions 107 and 108: Python 2, TypeScript 4, Go 1.2) and those that lack indexes only (from 123)
+    /// are joined as they are; any others that are not current are refused with [`ErrorKind::Database`](crate::ErrorKind::Database).
     #[default]
+    Auto,
+    /// Create them, or bring them up to date, whoever made them. SDKs of the older line go on working: from then
+    /// on payloads are written for them, too.
     Run,
     /// Only check them, for roles that may not change the schema.
     Verify,
@@ -44,9 +51,10 @@ pub enum Migrate {
 /// An application before launch; made by [`Segno::named`].
 ///
 /// What is not set here is taken from the environment: `SEGNO_SYSTEM_DATABASE_URL`,
-/// `SEGNO_CONDUCTOR_URL`, `SEGNO_CONDUCTOR_KEY`, `SEGNO_EXECUTOR_ID`, `SEGNO_APP_VERSION`, or under
+/// `SEGNO_SYSTEM_DATABASE_SCHEMA`, `SEGNO_MIGRATE` (`auto`, `run` or `verify`), `SEGNO_CONDUCTOR_URL`, `SEGNO_CONDUCTOR_KEY`, `SEGNO_EXECUTOR_ID`, `SEGNO_APP_VERSION`, or under
 /// the names the official SDKs use, `DBOS_SYSTEM_DATABASE_URL`, `DBOS_CONDUCTOR_URL`,
-/// `DBOS_CONDUCTOR_KEY`, `DBOS__VMID`, `DBOS__APPVERSION`.
+/// `DBOS_CONDUCTOR_KEY`, `DBOS__VMID`, `DBOS__APPVERSION`. What is set in neither, from the file if there is
+/// one ([`Segno::from_file`]).
 #[must_use = "an application does nothing until it is launched"]
 pub struct Builder<S = NoAppState> {
     name: String,
@@ -59,7 +67,7 @@ pub struct Builder<S = NoAppState> {
 struct Settings {
     database: Option<Source>,
     schema: Option<String>,
-    migrate: Migrate,
+    migrate: Option<Migrate>,
     inline_payloads: bool,
     executor_id: Option<String>,
     executor_metadata: serde_json::Map<String, serde_json::Value>,
@@ -73,6 +81,8 @@ struct Settings {
     queues: Vec<Queue>,
     schedules: Vec<schedule::Declared>,
     listen_queues: Option<HashSet<String>>,
+    /// What holds where neither the code nor the environment says anything.
+    file: config::File,
 }
 
 enum Source {
@@ -100,6 +110,25 @@ impl Builder<NoAppState> {
             workflows: Vec::new(),
             settings: Settings::default(),
         }
+    }
+
+    /// Takes up what a file says, as far as nobody says otherwise.
+    pub(crate) fn with_file(mut self, mut file: config::File) -> Self {
+        let settings = &mut self.settings;
+        settings.queues = file.take_queues();
+        settings.executor_metadata = std::mem::take(&mut file.executor_metadata);
+        settings.listen_queues = file.listen_queues.take();
+        settings.retention = file.retention.map(|span| span.0);
+        settings.inline_payloads = file.inline_payloads.unwrap_or_default();
+        settings.metadata_only = file.metadata_only.unwrap_or_default();
+        if let Some(attempts) = file.max_recovery_attempts {
+            settings.recovery_limit = Limit::Times(attempts);
+        }
+        if let Some(limit) = file.max_payload_bytes {
+            settings.payloads.limit = limit;
+        }
+        settings.file = file;
+        self
     }
 
     /// The application's state, which workflows get as [`Ctx::state`](crate::Ctx::state). Call it before
@@ -148,7 +177,7 @@ impl<S> Builder<S> {
 
     /// What to do about the tables at launch.
     pub fn migrate(mut self, migrate: Migrate) -> Self {
-        self.settings.migrate = migrate;
+        self.settings.migrate = Some(migrate);
         self
     }
 
@@ -321,24 +350,30 @@ impl<S> Builder<S> {
     /// executor id left behind, and begins to work.
     pub async fn launch(mut self) -> Result<Segno> {
         let control_plane = self.settings.control_plane()?;
+        let migrate = self.settings.migrate()?;
+        let file = &mut self.settings.file;
         self.settings.app_version = setting(
             self.settings.app_version.take(),
             &["SEGNO_APP_VERSION", "DBOS__APPVERSION"],
-        );
+        )
+        .or(file.app_version.take());
         let given_id = setting(
             self.settings.executor_id.take(),
             &["SEGNO_EXECUTOR_ID", "DBOS__VMID"],
-        );
+        )
+        .or(file.executor_id.take());
         let executor_id = given_id.unwrap_or_else(|| match control_plane {
             Some(_) => Uuid::new_v4().to_string(),
             None => "local".to_owned(),
         });
         self.settings.executor_id = Some(executor_id);
         let described = self.describe().await?;
-        let (mut db, owned) = described.settings.connect().await?;
-        let inline = described.settings.inline_payloads;
-        db.system.set_inline_payloads(inline);
-        let prepared = match described.settings.migrate {
+        let (db, owned) = described.settings.connect().await?;
+        if described.settings.inline_payloads {
+            db.system.write_inline_payloads();
+        }
+        let prepared = match migrate {
+            Migrate::Auto => db.system.join().await,
             Migrate::Run => db.system.migrate().await,
             Migrate::Verify => db.system.verify().await,
         };
@@ -527,24 +562,45 @@ impl Settings {
             None => None,
         };
         let names = ["SEGNO_SYSTEM_DATABASE_URL", "DBOS_SYSTEM_DATABASE_URL"];
-        let url = setting(url, &names).ok_or_else(|| {
+        let url = setting(url, &names).or_else(|| self.file.database_url.clone());
+        let url = url.ok_or_else(|| {
             Error::config(
                 "database_url",
                 "give one with `.database_url(..)` or in SEGNO_SYSTEM_DATABASE_URL",
             )
         })?;
         let mut options = Options::default();
-        if let Some(schema) = &self.schema {
-            options.schema.clone_from(schema);
+        let schema = setting(self.schema.clone(), &["SEGNO_SYSTEM_DATABASE_SCHEMA"]);
+        if let Some(schema) = schema.or_else(|| self.file.schema.clone()) {
+            options.schema = schema;
         }
         Ok((Db::connect_with(&url, options).await?, true))
+    }
+
+    /// What is to be done about the tables.
+    fn migrate(&self) -> Result<Migrate> {
+        if let Some(migrate) = self.migrate {
+            return Ok(migrate);
+        }
+        match config::set("SEGNO_MIGRATE").as_deref() {
+            None => Ok(self.file.migrate.unwrap_or_default()),
+            Some("auto") => Ok(Migrate::Auto),
+            Some("run") => Ok(Migrate::Run),
+            Some("verify") => Ok(Migrate::Verify),
+            Some(_) => Err(Error::config(
+                "SEGNO_MIGRATE",
+                "it is `auto`, `run` or `verify`",
+            )),
+        }
     }
 
     /// The control plane's URL and key, if one is configured.
     fn control_plane(&self) -> Result<Option<(String, String)>> {
         let (url, key) = self.control_plane.clone().unzip();
-        let url = setting(url, &["SEGNO_CONDUCTOR_URL", "DBOS_CONDUCTOR_URL"]);
-        let key = setting(key, &["SEGNO_CONDUCTOR_KEY", "DBOS_CONDUCTOR_KEY"]);
+        let url = setting(url, &["SEGNO_CONDUCTOR_URL", "DBOS_CONDUCTOR_URL"])
+            .or_else(|| self.file.conductor_url.clone());
+        let key = setting(key, &["SEGNO_CONDUCTOR_KEY", "DBOS_CONDUCTOR_KEY"])
+            .or_else(|| self.file.conductor_key.clone());
         match (url, key) {
             (Some(url), Some(key)) => Ok(Some((url, key))),
             (Some(_), None) => {
@@ -558,11 +614,7 @@ impl Settings {
 
 /// A setting from the code, else from the first environment variable that is set and not empty.
 fn setting(given: Option<String>, names: &[&str]) -> Option<String> {
-    given.or_else(|| {
-        names
-            .iter()
-            .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-    })
+    given.or_else(|| names.iter().find_map(|name| config::set(name)))
 }
 
 impl<S> fmt::Debug for Builder<S> {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use crate::datasource::{Datasource, Open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::Execution;
 use crate::start::{PendingRun, PendingStart, PendingStartAll};
@@ -180,6 +181,65 @@ impl<S> Ctx<S> {
             name.into(),
             body,
         )
+    }
+
+    /// As [`transaction`](Self::transaction), in another database than the system database: the result is left there
+    /// in the same commit as the body's writes, and found again by whoever comes to this step once more.
+    ///
+    /// The body runs exactly once for each run and step, also where the run is rewound: what was committed in
+    /// another database is not undone, and not done again.
+    ///
+    /// ```
+    /// # use segno::{Ctx, Db};
+    /// async fn order(ctx: Ctx<Db>, cart: String) -> segno::Result<()> {
+    ///     // The state is what `Db::connect_datasource` gave.
+    ///     ctx.transaction_in(ctx.state(), "order", |tx| Box::pin(async {
+    ///         tx.query("INSERT INTO orders (cart) VALUES ($1)").bind(&cart).execute().await?;
+    ///         Ok(())
+    ///     }))
+    ///     .await
+    /// }
+    /// ```
+    pub fn transaction_in<'a, D, T, F>(
+        &'a self,
+        source: &'a D,
+        name: impl Into<Cow<'static, str>>,
+        body: F,
+    ) -> Transaction<'a, T>
+    where
+        D: Datasource,
+        T: Serialize + DeserializeOwned + Send + 'a,
+        F: for<'t> Fn(&'t mut Open<'a, D::Tx>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
+    {
+        let position = self.execution.take_position();
+        Transaction::in_datasource(self.execution.clone(), position, source, name.into(), body)
+    }
+
+    /// Registers what undoes a step that succeeded. If the workflow ends with an error, what was registered runs,
+    /// the last first, each as a step of its own with five attempts, before the error is recorded. What fails even
+    /// then is logged and recorded, and the others run all the same.
+    ///
+    /// Cancellation undoes nothing: a cancelled run can be resumed.
+    ///
+    /// ```
+    /// # use segno::Ctx;
+    /// # async fn book(trip: u64) -> segno::Result<String> { Ok(String::new()) }
+    /// # async fn cancel(booking: String) -> segno::Result<()> { Ok(()) }
+    /// async fn travel(ctx: Ctx, trip: u64) -> segno::Result<()> {
+    ///     let flight = ctx.step("book flight", || book(trip)).await?;
+    ///     ctx.compensate("cancel flight", move || cancel(flight.clone()));
+    ///     ctx.step("book hotel", || book(trip)).await?; // its error cancels the flight
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn compensate<F, Fut>(&self, name: impl Into<Cow<'static, str>>, undo: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.execution
+            .compensations
+            .add(name.into(), move || Box::pin(undo()));
     }
 
     /// Starts a child workflow; await it to get its handle. The child's id is this run's id and the

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::compensation::Compensations;
 use crate::error::{Error, ErrorKind, Result};
 use crate::recorder::{Caller, Effect, EffectRow, EffectWritten, StepRow, StepWritten};
 use crate::runtime::Runtime;
@@ -136,6 +137,8 @@ pub(crate) struct Execution {
     /// Somebody else has the say over this run now: stop at the next durable call.
     interrupted: CancellationToken,
     attributes: OnceLock<Map<String, Value>>,
+    /// What undoes its steps should it fail.
+    pub(crate) compensations: Compensations,
     stop: OnceLock<Stop>,
     stopped: CancellationToken,
     ending: watch::Sender<Option<Ending>>,
@@ -161,6 +164,7 @@ impl Execution {
             dropped,
             interrupted: CancellationToken::new(),
             attributes: OnceLock::new(),
+            compensations: Compensations::default(),
             stop: OnceLock::new(),
             stopped: CancellationToken::new(),
             ending: ending.unwrap_or_default(),

@@ -30,7 +30,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | work | [`step`](Ctx::step), [`try_step`](Ctx::try_step), [`transaction`](Ctx::transaction) |
+//! | work | [`step`](Ctx::step), [`try_step`](Ctx::try_step), [`transaction`](Ctx::transaction), [`transaction_in`](Ctx::transaction_in), [`compensate`](Ctx::compensate) |
 //! | time | [`sleep`](Ctx::sleep), [`now`](Ctx::now), timeouts and deadlines of [starts](PendingStart) |
 //! | other runs | [`start`](Ctx::start), [`run`](Ctx::run), [`start_all`](Ctx::start_all), [`wait_first`](Ctx::wait_first), [`wait_all`](Ctx::wait_all) |
 //! | messages, events, streams | [`send`](Ctx::send) and [`recv`](Ctx::recv), [`set_event`](Ctx::set_event) and [`get_event`](Ctx::get_event), [`write_stream`](Ctx::write_stream) and [`read_stream`](Ctx::read_stream) |
@@ -52,9 +52,12 @@ mod backoff;
 mod builder;
 mod client;
 mod clock;
+mod compensation;
 pub mod conductor;
+mod config;
 mod context;
 mod cron;
+mod datasource;
 mod debounce;
 mod error;
 mod event;
@@ -63,6 +66,7 @@ mod explain;
 mod handle;
 mod manage;
 mod message;
+mod metrics;
 mod payload;
 mod pending;
 mod queue;
@@ -89,6 +93,7 @@ pub use app::{RecorderStats, Segno};
 pub use builder::{Builder, Migrate};
 pub use client::Client;
 pub use context::Ctx;
+pub use datasource::{Datasource, Open, TransactionKey, TransactionRecord};
 pub use debounce::Debouncer;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{GetEvent, ReadEvent, SetEvent};
@@ -96,6 +101,7 @@ pub use explain::{Explanation, Reason};
 pub use handle::Handle;
 pub use manage::{Cancel, Delete, Fork, Resume, StepInfo, StepPoint, WorkflowInfo, Workflows};
 pub use message::{Message, PendingSend, PendingSendAll, Receive, Topic};
+pub use metrics::{Metrics, ProcessMetrics};
 pub use payload::Codec;
 pub use queue::{OnQueueConflict, Queue, Queues};
 pub use schedule::{Schedule, ScheduleInfo, Scheduled, Schedules};

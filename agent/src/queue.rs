@@ -12,7 +12,8 @@ use crate::system_database::{QueueConflict, QueueRow, Scope};
 use crate::transaction::from_database;
 
 /// What a registration does when the queue exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnQueueConflict {
     /// Changes it if this process runs the latest version of its application.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, remember_type, short_type_name};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
+use crate::metrics::Counters;
 use crate::underway::{Active, Doing};
 
 /// How often a step is tried and how long it waits in between.
@@ -349,10 +350,15 @@ where
                     })))
                 }),
         };
+        let counters = &execution.runtime.counters;
         let error = match result {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                Counters::count(&counters.steps);
+                return Ok(value);
+            }
             Err(error) => error,
         };
+        Counters::count(&counters.step_failures);
         let retryable = options
             .retry_if
             .as_ref()

@@ -16,12 +16,13 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Postgres, SqlSafeStr, Sqlite};
 
 use crate::backoff::Backoff;
+use crate::datasource::{self, Datasource, Open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::message::Message;
 use crate::recorder::{self, StartRow, StepRow};
 use crate::step::decode;
-use crate::system_database::{self, Options, SystemDatabase};
+use crate::system_database::{self, Options, Statement, SystemDatabase};
 use crate::underway::Doing;
 
 /// The database of an application: the engine's tables and, beside them, your own. Cheap to clone.
@@ -98,7 +99,7 @@ impl Db {
     {
         let mut backoff = Backoff::for_contention();
         loop {
-            let mut tx = self.begin().await?;
+            let mut tx = self.begin_transaction().await?;
             let result = body(&mut tx).await;
             let result = match result {
                 Ok(value) => tx.commit().await.map(|()| value),
@@ -114,7 +115,7 @@ impl Db {
         }
     }
 
-    async fn begin<'a>(&self) -> Result<Tx<'a>> {
+    pub(crate) async fn begin_transaction<'a>(&self) -> Result<Tx<'a>> {
         let inner = self.system.begin().await.map_err(from_database)?;
         Ok(Tx {
             inner,
@@ -205,11 +206,19 @@ impl Tx<'_> {
         }
     }
 
-    async fn commit(self) -> Result<()> {
+    /// Runs a statement of the engine's.
+    pub(crate) async fn execute(
+        &mut self,
+        statement: Statement,
+    ) -> std::result::Result<u64, system_database::DatabaseError> {
+        self.inner.execute(statement).await
+    }
+
+    pub(crate) async fn commit(self) -> Result<()> {
         self.inner.commit().await.map_err(from_database)
     }
 
-    async fn rollback(self) {
+    pub(crate) async fn rollback(self) {
         // Dropping would do, but only before the connection's next use; this frees its locks now.
         let _ = match self.inner {
             system_database::Transaction::Postgres(tx) => tx.rollback().await,
@@ -336,6 +345,21 @@ impl fmt::Debug for Query<'_> {
 pub struct Transaction<'a, T>(BoxFuture<'a, Result<T>>);
 
 impl<'a, T: Serialize + DeserializeOwned + Send + 'a> Transaction<'a, T> {
+    pub(crate) fn in_datasource<D, F>(
+        execution: Arc<Execution>,
+        position: Option<i32>,
+        source: &'a D,
+        name: Cow<'static, str>,
+        body: F,
+    ) -> Self
+    where
+        D: Datasource,
+        F: for<'t> Fn(&'t mut Open<'a, D::Tx>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
+    {
+        let driven = datasource::drive(execution, position, source, name, body);
+        Self(Box::pin(driven))
+    }
+
     pub(crate) fn new<F>(
         execution: Arc<Execution>,
         position: Option<i32>,
@@ -382,7 +406,7 @@ where
     if !db.is_same(&execution.runtime.db) {
         let message = format!(
             "transaction `{name}` is on another connection than the application's system database; \
-             pass one `Db` to both `.database(&db)` and the workflow"
+             pass one `Db` to both `.database(&db)` and the workflow, or call `transaction_in` for another database"
         );
         return execution.fail(Error::config("transaction", message)).await;
     }
@@ -437,7 +461,7 @@ where
     T: Serialize + Send,
     F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
 {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin_transaction().await?;
     let value = match in_step(Some(position), || body(&mut tx)).await {
         Ok(value) => value,
         Err(error) => {
@@ -496,11 +520,11 @@ pub(crate) fn from_database(error: system_database::DatabaseError) -> Error {
 }
 
 /// Another transaction was in the way: a fresh one may succeed.
-fn is_contention(error: &Error) -> bool {
+pub(crate) fn is_contention(error: &Error) -> bool {
     error.database_error().is_some_and(recorder::is_contention)
 }
 
 /// The database is away: it may come back.
-fn is_away(error: &Error) -> bool {
+pub(crate) fn is_away(error: &Error) -> bool {
     error.database_error().is_some_and(recorder::is_away)
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::compensation;
 use crate::context::Ctx;
 use crate::error::{Error, ErrorKind, Result, short_type_name};
 use crate::execution::Execution;
@@ -225,9 +226,15 @@ impl Registered {
         let part = Arc::new(P::from_ref(state));
         let run = move |execution: Arc<Execution>, input: &Input<'_>| -> Result<Body> {
             let input: I = decode_input(input)?;
-            let body = function.call(Ctx::new(execution, part.clone()), input);
+            let body = function.call(Ctx::new(execution.clone(), part.clone()), input);
             let body: Body = Box::pin(async move {
-                let output = body.await.map_err(WorkflowError::into_error)?;
+                let output = match body.await {
+                    Ok(output) => output,
+                    Err(error) => {
+                        compensation::run(&execution).await;
+                        return Err(error.into_error());
+                    }
+                };
                 serde_json::to_string(&output)
                     .map_err(|error| Error::serialization("workflow output", error))
             });

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::quick::{self, Quick};
 use super::statement::{
-    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, inline, statement,
+    EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, fit, statement,
 };
 use super::{
     Effect, EffectWritten, Item, MessageRow, OutcomeRow, StartRow, StartWritten, StepRow,
@@ -27,7 +27,7 @@ pub(super) struct Writer {
     /// The database's clock as SQL.
     now: String,
     clock: Clock,
-    inline_payloads: bool,
+    db: SystemDatabase,
     /// The recorder's own connections that are not in use. Not from the pool, which checks a connection
     /// with a round trip whenever it is given back.
     idle: Mutex<Vec<PgConnection>>,
@@ -51,7 +51,7 @@ impl Writer {
             prefix: db.prefix().to_owned(),
             now: db.now_sql().to_owned(),
             clock: db.clock().clone(),
-            inline_payloads: db.inline_payloads(),
+            db: db.clone(),
             idle: Mutex::default(),
             statements: RwLock::default(),
         }
@@ -80,7 +80,7 @@ impl Writer {
                 Form::Quick(kinds) => quick::statement(kinds),
                 Form::Careful(kinds) => statement(kinds),
             };
-            let text: Arc<str> = inline(&text, self.inline_payloads)
+            let text: Arc<str> = fit(&text, &self.db)
                 .replace("NOW_MS", &self.now)
                 .replace('@', &self.prefix)
                 .into();
@@ -98,7 +98,9 @@ impl Writer {
         app: &str,
         items: &[Item],
     ) -> Result<Vec<Written>, sqlx::Error> {
-        if let Some(quick) = Quick::new(items) {
+        // The quick statement knows the newer line only.
+        let quick = Quick::new(items).filter(|_| !self.db.is_older_line());
+        if let Some(quick) = quick {
             match self.quick(app, &quick).await {
                 Ok(answer) => return self.complete(app, items, &answer).await,
                 // A row is there already: an earlier attempt's own, or somebody else's.

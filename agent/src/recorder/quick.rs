@@ -19,7 +19,7 @@ const STEPS: usize = 16;
 const OUTCOMES: usize = 32;
 
 /// In these texts `?` is the next parameter, `@` what precedes the name of a table, and `{+…}` a further column
-/// where payloads are written for older SDKs, too (see [`inline`](super::statement::inline)).
+/// where payloads are written for older SDKs, too (see [`fit`](super::statement::fit)).
 const START: &str = r"
 start AS (
   SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[], ?::text[])

@@ -4,6 +4,8 @@
 //! The parts of a statement do not see each other's writes; `batch::take` therefore never lets two items
 //! in that write one row, or of which one should see the other's.
 
+use crate::system_database::SystemDatabase;
+
 pub(super) const STARTS: usize = 1;
 pub(super) const STEPS: usize = 2;
 pub(super) const OUTCOMES: usize = 4;
@@ -52,31 +54,31 @@ const INSERT: &str = r"
 ins AS (
   INSERT INTO @workflow_status AS w
          (workflow_uuid, status, name, queue_name, application_name, application_version, executor_id, application_id,
-          serialization, creator_xid, owner_xid, recovery_attempts, workflow_timeout_ms, workflow_deadline_epoch_ms,
+          serialization{-, creator_xid}, owner_xid, recovery_attempts, workflow_timeout_ms, workflow_deadline_epoch_ms,
           delay_until_epoch_ms, priority, deduplication_id, queue_partition_key, parent_workflow_id, attributes,
           authenticated_user, assumed_role, authenticated_roles, schedule_name, is_debounced,
           debounce_deadline_epoch_ms{+inputs})
   SELECT s.id, s.status, s.name, s.queue, COALESCE(s.application, NULLIF($35, '')), s.version, NULLIF(s.executor, ''), '',
-         'portable_json', s.token,
-         CASE WHEN s.status = 'PENDING' THEN s.token END, CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END,
+         'portable_json'{-, s.token},
+         {-CASE WHEN s.status = 'PENDING' THEN }s.token{- END}, CASE WHEN s.status = 'PENDING' THEN 1 ELSE 0 END,
          s.timeout_ms, s.deadline_ms, s.delay_ms, s.priority, s.dedup, s.partition, s.parent, s.attributes::jsonb,
-         s.caller, s.role, s.roles, s.schedule, s.debounced, s.debounce_deadline{+CASE WHEN NOT s.debounced THEN s.inputs END}
+         s.caller, s.role, s.roles, s.schedule, s.debounced, s.debounce_deadline{+s.inputs}
     FROM start s
    WHERE s.parent IS NULL
       OR EXISTS (SELECT 1 FROM own WHERE own.workflow_uuid = s.parent AND own.owner_xid = s.parent_token)
    ORDER BY s.id
-  ON CONFLICT (workflow_uuid) DO UPDATE SET creator_xid = w.creator_xid
-  RETURNING workflow_uuid, name, class_name, config_name, queue_name, creator_xid, (xmax = 0) AS fresh),
+  ON CONFLICT (workflow_uuid) DO UPDATE SET CREATOR = w.CREATOR
+  RETURNING workflow_uuid, name, class_name, config_name, queue_name, CREATOR AS creator_xid, (xmax = 0) AS fresh),
 stale_steps AS (
   DELETE FROM @operation_outputs o USING ins
-   WHERE ins.fresh AND o.workflow_uuid || '' = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
+   WHERE ins.fresh AND o.workflow_uuid || '' = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])){-,
 stale_output AS (
   DELETE FROM @workflow_output o USING ins
    WHERE ins.fresh AND o.workflow_uuid || '' = ins.workflow_uuid AND o.workflow_uuid = ANY($1::text[])),
 input AS (
   INSERT INTO @workflow_input (workflow_uuid, inputs)
   SELECT s.id, s.inputs FROM start s JOIN ins ON ins.workflow_uuid = s.id AND ins.fresh
-  ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs, retention_timestamp = excluded.retention_timestamp)";
+  ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs, retention_timestamp = excluded.retention_timestamp)}";
 
 /// The latest value of each event, and the one this step gave it.
 const SET_EVENTS: &str = r"
@@ -122,7 +124,7 @@ oldest AS (
    WHERE NOT EXISTS (
            SELECT 1 FROM @operation_outputs x WHERE x.workflow_uuid = s.id AND x.function_id = s.position)),
 taken AS (
-  UPDATE @notifications n SET consumed = TRUE, consumed_by_function_id = o.position
+  UPDATE @notifications n SET consumed = TRUE{-, consumed_by_function_id = o.position}
     FROM oldest o WHERE n.message_uuid = o.message_uuid AND n.consumed = FALSE
   RETURNING o.step, n.message, n.serialization)";
 
@@ -149,9 +151,9 @@ const OWNED_STEP: &str = "(m.step IS NULL OR EXISTS (SELECT 1 FROM step s \
 const GIVE_BACK: &str = r"
 returned AS (SELECT * FROM unnest($61::bigint[], $62::int[]) AS r(step, position)),
 given_back AS (
-  UPDATE @notifications n SET consumed = FALSE, consumed_by_function_id = NULL
+  UPDATE @notifications n SET consumed = FALSE{-, consumed_by_function_id = NULL}
     FROM returned r JOIN step s ON s.ord = r.step JOIN own ON own.workflow_uuid = s.id AND own.owner_xid = s.token
-   WHERE n.destination_uuid = s.id AND n.consumed_by_function_id = r.position)";
+   WHERE n.destination_uuid = s.id AND {-n.consumed_by_function_id = r.position}{=FALSE})";
 
 /// The start of a child is a step of its parent.
 const RECORD_CHILDREN: &str = r"
@@ -168,12 +170,12 @@ done AS (
     FROM outcome o JOIN own ON own.workflow_uuid = o.id AND own.owner_xid = o.token
    WHERE w.workflow_uuid || '' = o.id AND w.workflow_uuid = ANY($30::text[])
      AND w.status = 'PENDING' AND w.owner_xid = o.token
-  RETURNING w.workflow_uuid),
+  RETURNING w.workflow_uuid){-,
 output AS (
   INSERT INTO @workflow_output (workflow_uuid, output, error)
   SELECT o.id, o.output, o.error FROM outcome o JOIN done ON done.workflow_uuid = o.id
   ON CONFLICT (workflow_uuid) DO UPDATE SET output = excluded.output, error = excluded.error,
-                                            retention_timestamp = excluded.retention_timestamp)";
+                                            retention_timestamp = excluded.retention_timestamp)}";
 
 const ANSWER_STARTS: &str = r"
 SELECT 0 AS kind, s.ord, ins.workflow_uuid IS NOT NULL AS owned, COALESCE(r.child_workflow_id = s.id, TRUE) AS mine,
@@ -297,20 +299,30 @@ pub(super) fn statement(kinds: usize) -> String {
     )
 }
 
-/// Payloads have tables of their own. SDKs older than those look for them in the status row: for them `{+…}` in
-/// a statement is one more column there; for nobody else it is anything.
-pub(super) fn inline(text: &str, wanted: bool) -> String {
-    let mut parts = text.split("{+");
+/// Fits a statement to the line of the schema.
+///
+/// Payloads have tables of their own. SDKs older than those look for them in the status row: for them `{+…}` is
+/// one more column there, and nothing where nobody is. `{-…}` stands where the tables are of the newer line,
+/// `{=…}` where they are of the older one; `CREATOR` is the column that tells who made a row.
+pub(super) fn fit(text: &str, db: &SystemDatabase) -> String {
+    let older = db.is_older_line();
+    let mut parts = text.split('{');
     let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (column, rest) = part.split_once('}').unwrap_or((part, ""));
-        if wanted {
-            whole.push_str(", ");
-            whole.push_str(column);
+        let (part, rest) = part.split_once('}').unwrap_or((part, ""));
+        let (kind, part) = part.split_at_checked(1).unwrap_or_default();
+        match kind {
+            "+" if db.inline_payloads() => {
+                whole.push_str(", ");
+                whole.push_str(part);
+            }
+            "-" if !older => whole.push_str(part),
+            "=" if older => whole.push_str(part),
+            _ => {}
         }
         whole.push_str(rest);
     }
-    whole
+    whole.replace("CREATOR", db.creator())
 }
 
 fn join(parts: &[(bool, &str)], separator: &str) -> String {

@@ -15,6 +15,7 @@ use super::{POLL, Runtime};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::execution::{Origin, Recorded};
+use crate::metrics::Counters;
 use crate::recorder::Caller;
 use crate::system_database::{
     DatabaseError, Dialect, INTERNAL_QUEUE, QueueRow, Row, Scope, Statement,
@@ -322,6 +323,7 @@ pub(super) async fn dispatch(
             row.input.text = input;
         }
         row.origin.history = history;
+        Counters::count(&runtime.counters.dequeued);
         runtime.begin(row.origin, row.input);
     }
     Ok(())
@@ -347,7 +349,9 @@ async fn load(runtime: &Runtime, ids: &[String]) -> Result<HashMap<String, Recor
     let db = &runtime.db.system;
     let mut records: HashMap<String, Record> = HashMap::new();
     let inputs = db
-        .sql("SELECT workflow_uuid, inputs FROM @workflow_input WHERE ")
+        .sql("SELECT workflow_uuid, inputs FROM ")
+        .push(db.inputs_table())
+        .push(" WHERE ")
         .any_of("workflow_uuid", ids);
     let steps = db
         .sql("SELECT workflow_uuid, function_id, function_name, output, error, child_workflow_id FROM @operation_outputs WHERE ")

@@ -193,8 +193,10 @@ async fn look_at(runtime: &Runtime, ids: &[String]) -> Result<(), DatabaseError>
         .sql(
             "SELECT w.workflow_uuid, w.status, COALESCE(o.output, w.output) AS output, \
              COALESCE(o.error, w.error) AS error, w.serialization \
-             FROM @workflow_status w LEFT JOIN @workflow_output o ON o.workflow_uuid = w.workflow_uuid WHERE ",
+             FROM @workflow_status w LEFT JOIN ",
         )
+        .push(db.outputs_table())
+        .push(" o ON o.workflow_uuid = w.workflow_uuid WHERE ")
         .any_of("w.workflow_uuid", ids);
     let rows = db.read(query).await?;
     let mut missing: std::collections::HashSet<&str> = ids.iter().map(String::as_str).collect();

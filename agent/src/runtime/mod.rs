@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::{self, Clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Ending, Ends, Execution, Origin};
+use crate::metrics::Counters;
 use crate::payload::Payloads;
 use crate::recorder::{self, Gate, Recorder, StartRow, StartWritten};
 use crate::status::Status;
@@ -72,6 +73,7 @@ pub(crate) struct Runtime {
     pub(crate) recorder: Recorder,
     pub(crate) registry: Arc<Registry>,
     identity: Identity,
+    pub(crate) counters: Counters,
     /// Whether runs may only repeat what is on record; see [`testing::replay`](crate::testing::replay).
     pub(crate) repeats_only: bool,
     /// What took this runtime's place when a test crashed it.
@@ -132,6 +134,7 @@ impl Runtime {
             recorder,
             registry,
             identity,
+            counters: Counters::default(),
             repeats_only,
             successor: OnceLock::new(),
             running: Mutex::default(),
@@ -345,6 +348,7 @@ impl Runtime {
             text: Some(row.inputs),
             serialization: Some(crate::workflow::PORTABLE.into()),
         };
+        Counters::count(&self.counters.started);
         Ok(Started::Yes(Some(self.begin(origin, input))))
     }
 
@@ -366,6 +370,11 @@ impl Runtime {
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Execution>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many runs are here.
+    pub(crate) fn running_count(&self) -> usize {
+        self.running().len()
     }
 
     /// How many runs of a queue, or of a partition of it, are here.
@@ -557,8 +566,10 @@ impl Runtime {
 
     /// The same for other executors of this version, which somebody knows to be dead.
     pub(crate) async fn recover(&self, executors: &[String]) -> Result<usize> {
-        recovery::recover(self, executors)
-            .await
-            .map_err(from_database)
+        let recovered = recovery::recover(self, executors).await;
+        let recovered = recovered.map_err(from_database)?;
+        let count = u64::try_from(recovered).unwrap_or(u64::MAX);
+        self.counters.recovered.fetch_add(count, Ordering::Relaxed);
+        Ok(recovered)
     }
 }

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 
 use crate::error::{Error, Result};
 use crate::execution::{CURRENT, Ending, Execution};
+use crate::metrics::Counters;
 use crate::recorder::OutcomeRow;
 use crate::status::Status;
 use crate::workflow::Input;
@@ -46,6 +47,7 @@ async fn execute(execution: &Arc<Execution>, input: &StoredInput) -> Ending {
     match body(execution, input).await {
         Exit::Finished(result) => record(execution, result).await,
         Exit::Lost => {
+            Counters::count(&execution.runtime.counters.stopped);
             tracing::debug!(
                 workflow_id = execution.id(),
                 "stopped: the run was cancelled or is somebody else's now"
@@ -53,10 +55,12 @@ async fn execute(execution: &Arc<Execution>, input: &StoredInput) -> Ending {
             Ending::Elsewhere
         }
         Exit::Dropped => {
+            Counters::count(&execution.runtime.counters.stopped);
             execution.runtime.drop_for_hand_back(execution);
             Ending::Elsewhere
         }
         Exit::Panicked(message) => {
+            Counters::count(&execution.runtime.counters.panicked);
             tracing::error!(
                 workflow_id = execution.id(),
                 workflow = execution.name(),
@@ -110,6 +114,7 @@ async fn record(execution: &Arc<Execution>, result: Result<String>) -> Ending {
     let recorder = &execution.runtime.recorder;
     let error = match recorder.outcome(row(execution, &result)).await {
         Ok(true) => {
+            execution.runtime.counters.outcome(result.as_ref().err());
             if let Err(error) = &result
                 && error.parks()
             {
@@ -117,14 +122,20 @@ async fn record(execution: &Arc<Execution>, result: Result<String>) -> Ending {
             }
             return ending(result);
         }
-        Ok(false) => return Ending::Elsewhere,
+        Ok(false) => {
+            Counters::count(&execution.runtime.counters.stopped);
+            return Ending::Elsewhere;
+        }
         Err(error) => error,
     };
     // The database does not take this outcome: the run ends with that as its error.
     tracing::error!(workflow_id = execution.id(), %error, "the outcome could not be recorded as it is");
     let refused: Result<String> = Err(error);
     match recorder.outcome(row(execution, &refused)).await {
-        Ok(true) => Ending::Recorded(refused.map(Arc::from)),
+        Ok(true) => {
+            execution.runtime.counters.outcome(refused.as_ref().err());
+            Ending::Recorded(refused.map(Arc::from))
+        }
         Ok(false) | Err(_) => Ending::Elsewhere,
     }
 }

@@ -85,11 +85,20 @@ impl SystemDatabase {
             .push(" AND status NOT IN ('SUCCESS', 'ERROR')");
         let resumed = transaction.execute(statement).await?;
         // Why it had been set aside is no outcome of what goes on now.
-        let reasons = self
-            .sql("DELETE FROM @workflow_output WHERE ")
-            .any_of("workflow_uuid", workflow_ids)
-            .push(" AND EXISTS (SELECT 1 FROM @workflow_status w WHERE w.workflow_uuid = @workflow_output.workflow_uuid AND w.status = 'ENQUEUED')");
-        transaction.execute(reasons).await?;
+        if !self.is_older_line() {
+            let reasons = self
+                .sql("DELETE FROM @workflow_output WHERE ")
+                .any_of("workflow_uuid", workflow_ids)
+                .push(" AND EXISTS (SELECT 1 FROM @workflow_status w WHERE w.workflow_uuid = @workflow_output.workflow_uuid AND w.status = 'ENQUEUED')");
+            transaction.execute(reasons).await?;
+        }
+        if self.inline_payloads() {
+            let reasons = self
+                .sql("UPDATE @workflow_status SET output = NULL, error = NULL WHERE ")
+                .any_of("workflow_uuid", workflow_ids)
+                .push(" AND status = 'ENQUEUED'");
+            transaction.execute(reasons).await?;
+        }
         transaction.commit().await?;
         Ok(resumed)
     }
@@ -121,7 +130,7 @@ impl SystemDatabase {
         transaction: &mut Transaction,
         ids: &[String],
     ) -> Result<u64, DatabaseError> {
-        for table in ["workflow_input", "workflow_output", "operation_outputs"] {
+        for table in self.side_tables() {
             let statement = self
                 .sql(&format!("DELETE FROM @{table} WHERE "))
                 .any_of("workflow_uuid", ids);

@@ -55,13 +55,8 @@ impl SystemDatabase {
         let pushed = transaction.fetch(push).await?;
         if let Some(row) = pushed.first() {
             let id = row.required("workflow_uuid")?;
-            let input = self
-                .sql("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES (")
-                .bind(&id)
-                .push(", ")
-                .bind(&bounce.inputs)
-                .push(") ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs");
-            transaction.execute(input).await?;
+            self.store_input(&mut transaction, &id, &bounce.inputs)
+                .await?;
             transaction.commit().await?;
             return Ok(Bounced::Pushed(id));
         }

@@ -24,7 +24,7 @@ impl SystemDatabase {
             ("application_version", row.app_version.as_deref()),
             ("application_id", Some("")),
             ("serialization", Some(crate::workflow::PORTABLE)),
-            ("creator_xid", Some(row.token.as_str())),
+            (self.creator(), Some(row.token.as_str())),
             ("deduplication_id", row.deduplication_id.as_deref()),
             ("queue_partition_key", row.partition_key.as_deref()),
             ("authenticated_user", row.caller.user.as_deref()),
@@ -58,13 +58,8 @@ impl SystemDatabase {
         if transaction.execute(insert).await? == 0 {
             return Ok(false);
         }
-        let input = self
-            .sql("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES (")
-            .bind(&row.workflow_id)
-            .push(", ")
-            .bind(&row.inputs)
-            .push(") ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs");
-        transaction.execute(input).await?;
+        self.store_input(transaction, &row.workflow_id, &row.inputs)
+            .await?;
         Ok(true)
     }
 

@@ -41,6 +41,21 @@ pub enum DatabaseError {
         needed: i64,
     },
 
+    /// The schema is not current, and another SDK made it.
+    #[error(
+        "the system database schema {schema:?} is at version {found}, version {needed} is required, and another SDK made \
+         it, so it is not migrated unasked: upgrade that SDK, or run `segno system migrate` (in code: \
+         `Migrate::Run`), which its processes are prepared for"
+    )]
+    SchemaOfAnother {
+        /// Schema name.
+        schema: String,
+        /// Recorded version.
+        found: i64,
+        /// Version this library needs.
+        needed: i64,
+    },
+
     /// Tables exist, but no version is recorded, or the tables are not the ones known here.
     #[error("the system database schema {schema:?} cannot be used: {reason}")]
     SchemaUnusable {
@@ -75,6 +90,17 @@ impl DatabaseError {
         match self {
             Self::Sql(sqlx::Error::Database(e)) => e.code().map(|code| code.into_owned()),
             _ => None,
+        }
+    }
+
+    /// True if a table does not exist.
+    #[must_use]
+    pub(crate) fn is_undefined_table(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Database(e)) => {
+                e.code().as_deref() == Some("42P01") || e.message().starts_with("no such table")
+            }
+            _ => false,
         }
     }
 

@@ -229,11 +229,20 @@ impl SystemDatabase {
             }
         })?;
         // An older SDK that deletes a workflow leaves these behind; they must not become the fork's.
-        for table in ["workflow_input", "workflow_output", "operation_outputs"] {
+        for table in self.side_tables() {
             let stale = self
                 .sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
                 .bind(new_id);
             transaction.execute(stale).await?;
+        }
+        if self.is_older_line() {
+            let inline = self
+                .sql("UPDATE @workflow_status SET inputs = (SELECT w.inputs FROM @workflow_status AS w WHERE w.workflow_uuid = ")
+                .bind(&fork.workflow_id)
+                .push(") WHERE workflow_uuid = ")
+                .bind(new_id);
+            transaction.execute(inline).await?;
+            return Ok(());
         }
         let inputs = self
             .sql("INSERT INTO @workflow_input (workflow_uuid, inputs) SELECT ")

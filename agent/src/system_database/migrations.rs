@@ -16,6 +16,19 @@ pub(super) const CURRENT: i64 = 125;
 /// The oldest version whose number is shared between the SDKs.
 const OLDEST_SHARED: i64 = 100;
 
+/// The last versions of the older line, in which payloads are in the status row. SDKs of that line go no further.
+pub(super) const OLDER_LINE: std::ops::RangeInclusive<i64> = 107..=108;
+
+/// From here on there are only indexes to come: another SDK's tables do as they are.
+const COMPLETE: i64 = 123;
+
+/// What the comment on the table of versions says of a schema that this library made.
+const MADE_HERE: &str = "made by segno";
+
+/// And of one that it migrated from the older line, whose SDKs may still be about.
+const SHARED_WITH_OLDER: &str =
+    "migrated by segno from the older line; payloads are written for both";
+
 /// Session-level advisory lock under which the Python and Java SDKs migrate too.
 const MIGRATION_LOCK: i64 = 1_234_567_890;
 
@@ -223,30 +236,83 @@ fn render(schema: &str, sql: &str) -> String {
             .replace("{inline_value}", value)
             .replace("{side_table}", side_table)
     };
-    sql.replace("{enqueue_inline}", &enqueue("inputs,", "v_envelope,", ""))
-        .replace("{enqueue}", &enqueue("", "", store_inputs))
-        .replace(
-            "{drop_enqueue_16}",
-            &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16})"),
-        )
-        .replace(
-            "{drop_enqueue_17}",
-            &format!(
-                "DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16}, TEXT)"
-            ),
-        )
-        .replace("{schema}", &quote_identifier(schema))
-        .replace("{now_ms}", Dialect::Postgres.now_ms())
+    sql.replace(
+        "{enqueue_both}",
+        &enqueue("inputs,", "v_envelope,", store_inputs),
+    )
+    .replace("{enqueue_inline}", &enqueue("inputs,", "v_envelope,", ""))
+    .replace("{enqueue}", &enqueue("", "", store_inputs))
+    .replace(
+        "{drop_enqueue_16}",
+        &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16})"),
+    )
+    .replace(
+        "{drop_enqueue_17}",
+        &format!("DROP FUNCTION IF EXISTS {{schema}}.enqueue_workflow({argument_types_16}, TEXT)"),
+    )
+    .replace("{schema}", &quote_identifier(schema))
+    .replace("{now_ms}", Dialect::Postgres.now_ms())
 }
 
 pub(super) async fn migrate(db: &SystemDatabase) -> Result<(), DatabaseError> {
     match db.pool() {
         Pool::Postgres(pool) => {
             let mut connection = pool.acquire().await?;
-            migrate_postgres(&mut connection, db.schema()).await
+            migrate_postgres(&mut connection, db.schema()).await?;
         }
-        Pool::Sqlite { .. } => migrate_sqlite(db).await,
+        Pool::Sqlite { .. } => migrate_sqlite(db).await?,
     }
+    settle(db, CURRENT).await
+}
+
+/// Creates and updates what is this library's own; joins the older line; leaves the rest alone.
+pub(super) async fn join(db: &SystemDatabase) -> Result<(), DatabaseError> {
+    let found = version(db).await?;
+    let ours = found == 0 || mark(db).await?.as_deref() == Some(MADE_HERE);
+    if ours && found < CURRENT {
+        return migrate(db).await;
+    }
+    if is_usable(found) {
+        return settle(db, found).await;
+    }
+    Err(DatabaseError::SchemaOfAnother {
+        schema: db.schema().to_owned(),
+        found,
+        needed: CURRENT,
+    })
+}
+
+/// Whether tables of this version can be worked on as they are.
+fn is_usable(version: i64) -> bool {
+    version >= COMPLETE || OLDER_LINE.contains(&version)
+}
+
+/// Works from now on as tables of this version want it.
+async fn settle(db: &SystemDatabase, version: i64) -> Result<(), DatabaseError> {
+    db.fit_to(version);
+    if OLDER_LINE.contains(&version) {
+        let schema = db.schema();
+        tracing::info!(
+            schema,
+            version,
+            "joining tables of the older line as they are"
+        );
+    } else if mark(db).await?.as_deref() == Some(SHARED_WITH_OLDER) {
+        db.write_inline_payloads();
+    }
+    Ok(())
+}
+
+/// What this library left on the table of versions.
+async fn mark(db: &SystemDatabase) -> Result<Option<String>, DatabaseError> {
+    let Pool::Postgres(pool) = db.pool() else {
+        return Ok(Some(MADE_HERE.to_owned()));
+    };
+    let row = sqlx::query("SELECT obj_description(to_regclass($1), 'pg_class')")
+        .bind(format!("{}dbos_migrations", db.prefix()))
+        .fetch_one(pool)
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// The recorded version; 0 if there is none.
@@ -295,6 +361,34 @@ pub(super) async fn reset(db: &SystemDatabase) -> Result<(), DatabaseError> {
     migrate(db).await
 }
 
+/// Makes the table of a datasource, and the schema it is in, where they are missing.
+pub(super) async fn create_transaction_records(db: &SystemDatabase) -> Result<(), DatabaseError> {
+    let table = db.dialect().transaction_records(db.prefix());
+    let pool = match db.pool() {
+        Pool::Postgres(pool) => pool,
+        Pool::Sqlite { writer, .. } => {
+            sqlx::raw_sql(AssertSqlSafe(table)).execute(writer).await?;
+            return Ok(());
+        }
+    };
+    let mut connection = pool.acquire().await?;
+    // A role that may not create anything need not, where an owner did.
+    let known = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{}datasource_outputs", db.prefix()))
+        .fetch_one(&mut *connection)
+        .await?;
+    if known.try_get::<bool, _>(0)? {
+        return Ok(());
+    }
+    let schema = quote_identifier(db.schema());
+    let script = format!("CREATE SCHEMA IF NOT EXISTS {schema}; {table}");
+    match run_script(&mut connection, script.clone()).await {
+        // Two that find nothing at the same time: the slower one looks again.
+        Err(error) if already_exists(&error) => run_script(&mut connection, script).await,
+        created => created,
+    }
+}
+
 /// Grants a role the use of the tables and functions, and no more.
 pub(super) async fn grant_to(db: &SystemDatabase, role: &str) -> Result<(), DatabaseError> {
     let Pool::Postgres(pool) = db.pool() else {
@@ -313,8 +407,8 @@ pub(super) async fn grant_to(db: &SystemDatabase, role: &str) -> Result<(), Data
 
 pub(super) async fn verify(db: &SystemDatabase) -> Result<(), DatabaseError> {
     let found = version(db).await?;
-    if found >= CURRENT {
-        return Ok(());
+    if is_usable(found) {
+        return settle(db, found).await;
     }
     Err(DatabaseError::SchemaOutdated {
         schema: db.schema().to_owned(),
@@ -456,7 +550,10 @@ async fn create_postgres(connection: &mut PgConnection, schema: &str) -> Result<
         &render(schema, POSTGRES_SEND),
         &render(
             schema,
-            &format!("INSERT INTO {{schema}}.dbos_migrations (version) VALUES ({CURRENT});"),
+            &format!(
+                "INSERT INTO {{schema}}.dbos_migrations (version) VALUES ({CURRENT}); \
+                 COMMENT ON TABLE {{schema}}.dbos_migrations IS '{MADE_HERE}';"
+            ),
         ),
         "COMMIT;",
     ]
@@ -475,6 +572,12 @@ async fn apply_shared(
     schema: &str,
     found: i64,
 ) -> Result<(), DatabaseError> {
+    if found <= *OLDER_LINE.end() {
+        // First: whoever comes when the tables are there knows for whom to write.
+        let comment =
+            format!("COMMENT ON TABLE {{schema}}.dbos_migrations IS '{SHARED_WITH_OLDER}'");
+        run_script(connection, render(schema, &comment)).await?;
+    }
     for migration in SHARED.iter().filter(|migration| migration.version > found) {
         let version = migration.version;
         let bump = render(
@@ -499,6 +602,11 @@ async fn apply_shared(
             run_script(connection, script).await?;
         }
         tracing::info!(schema, version, "migrated the system database schema");
+    }
+    if found <= *OLDER_LINE.end() {
+        // What is enqueued by SQL is looked for in both places, too.
+        let both = "BEGIN; {drop_enqueue_17}; {enqueue_both} COMMIT;";
+        run_script(connection, render(schema, both)).await?;
     }
     Ok(())
 }

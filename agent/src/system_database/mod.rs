@@ -28,6 +28,8 @@ mod versions;
 mod workflows;
 
 use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -105,6 +107,17 @@ pub enum Pool {
     },
 }
 
+/// What all handles of one database know of its tables once they were looked at.
+#[derive(Debug, Default)]
+struct Line {
+    /// They are of the line up to 108 and stay so.
+    older: AtomicBool,
+    /// And even lack what came with 108.
+    oldest: AtomicBool,
+    /// They are not, but SDKs of that line are about.
+    inline: AtomicBool,
+}
+
 /// A connected system database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SystemDatabase {
@@ -112,7 +125,7 @@ pub struct SystemDatabase {
     schema: String,
     prefix: String,
     clock: Clock,
-    inline_payloads: bool,
+    line: Arc<Line>,
 }
 
 impl SystemDatabase {
@@ -178,7 +191,7 @@ impl SystemDatabase {
             schema: options.schema,
             prefix,
             clock: Clock::SYSTEM,
-            inline_payloads: false,
+            line: Arc::default(),
         })
     }
 
@@ -243,7 +256,7 @@ impl SystemDatabase {
             schema: options.schema,
             prefix: String::new(),
             clock: Clock::SYSTEM,
-            inline_payloads: false,
+            line: Arc::default(),
         })
     }
 
@@ -257,7 +270,17 @@ impl SystemDatabase {
         migrations::migrate(self).await
     }
 
-    /// Checks that the schema is current without changing anything.
+    /// Creates the schema in an empty database and brings one up to date that this library made. One of the
+    /// older line (versions 107 and 108) is joined as it is, and so is one that lacks indexes only (123 on); any other
+    /// is left alone.
+    ///
+    /// # Errors
+    /// [`DatabaseError::SchemaOfAnother`] if it would have to be migrated and is somebody else's.
+    pub async fn join(&self) -> Result<(), DatabaseError> {
+        migrations::join(self).await
+    }
+
+    /// Checks that the schema is current or such as [`join`](Self::join) works on, without changing anything.
     ///
     /// # Errors
     /// [`DatabaseError::SchemaOutdated`] if it is not.
@@ -290,6 +313,11 @@ impl SystemDatabase {
         migrations::grant_to(self, role).await
     }
 
+    /// Makes the table that transactions outside the system database leave their results in.
+    pub(crate) async fn create_transaction_records(&self) -> Result<(), DatabaseError> {
+        migrations::create_transaction_records(self).await
+    }
+
     /// How many workflows of all applications there are, by status.
     ///
     /// # Errors
@@ -315,11 +343,97 @@ impl SystemDatabase {
     /// than the tables of their own (Postgres; migrations up to 108).
     #[must_use]
     pub fn inline_payloads(&self) -> bool {
-        self.inline_payloads
+        self.line.inline.load(Ordering::Relaxed) || self.is_older_line()
     }
 
-    pub(crate) fn set_inline_payloads(&mut self, inline_payloads: bool) {
-        self.inline_payloads = inline_payloads;
+    pub(crate) fn write_inline_payloads(&self) {
+        self.line.inline.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the tables are of the older schema line and stay so, for the SDKs that made them: payloads are in
+    /// the status row, and nowhere else.
+    #[must_use]
+    pub fn is_older_line(&self) -> bool {
+        self.line.older.load(Ordering::Relaxed)
+    }
+
+    /// Whether queues can hold limits of partitions.
+    fn has_partition_limits(&self) -> bool {
+        !self.line.oldest.load(Ordering::Relaxed)
+    }
+
+    /// Fits everything to tables of this version.
+    fn fit_to(&self, version: i64) {
+        self.line
+            .older
+            .store(migrations::OLDER_LINE.contains(&version), Ordering::Relaxed);
+        self.line
+            .oldest
+            .store(version < *migrations::OLDER_LINE.end(), Ordering::Relaxed);
+    }
+
+    /// The column that tells who made a row. The older line has none; there the first owner does.
+    pub(crate) fn creator(&self) -> &'static str {
+        if self.is_older_line() {
+            "owner_xid"
+        } else {
+            "creator_xid"
+        }
+    }
+
+    /// Where inputs are read from.
+    pub(crate) fn inputs_table(&self) -> &'static str {
+        if self.is_older_line() {
+            "@workflow_status"
+        } else {
+            "@workflow_input"
+        }
+    }
+
+    /// Where results and errors are read from.
+    pub(crate) fn outputs_table(&self) -> &'static str {
+        if self.is_older_line() {
+            "@workflow_status"
+        } else {
+            "@workflow_output"
+        }
+    }
+
+    /// The tables whose rows do not go with their workflow's row by themselves.
+    fn side_tables(&self) -> &'static [&'static str] {
+        const ALL: [&str; 3] = ["workflow_input", "workflow_output", "operation_outputs"];
+        if self.is_older_line() {
+            &ALL[2..]
+        } else {
+            &ALL
+        }
+    }
+
+    /// Writes the input of a workflow whose row is there, wherever somebody looks for it.
+    async fn store_input(
+        &self,
+        transaction: &mut Transaction,
+        workflow_id: &str,
+        inputs: &str,
+    ) -> Result<(), DatabaseError> {
+        if !self.is_older_line() {
+            let input = self
+                .sql("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES (")
+                .bind(workflow_id)
+                .push(", ")
+                .bind(inputs)
+                .push(") ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs");
+            transaction.execute(input).await?;
+        }
+        if self.inline_payloads() {
+            let inline = self
+                .sql("UPDATE @workflow_status SET inputs = ")
+                .bind(inputs)
+                .push(" WHERE workflow_uuid = ")
+                .bind(workflow_id);
+            transaction.execute(inline).await?;
+        }
+        Ok(())
     }
 
     /// What precedes a table name in SQL: `"dbos".` on Postgres, nothing on SQLite.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{DatabaseError, Row, Scope, SystemDatabase, Transaction};
+use super::{DatabaseError, Row, Scope, Statement, SystemDatabase, Transaction};
 
 /// A queue's settings. Limits that are `None` do not apply.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,8 +45,21 @@ pub enum QueueConflict {
 }
 
 const COLUMNS: &str = "SELECT name, concurrency, worker_concurrency, rate_limit_max, rate_limit_period_sec, \
-    priority_enabled, partition_queue, polling_interval_sec, application_name, partition_concurrency, \
-    partition_worker_concurrency, partition_rate_limit_max, partition_rate_limit_period_sec FROM @queues";
+    priority_enabled, partition_queue, polling_interval_sec, application_name, ";
+
+const PARTITION_LIMITS: &str = "partition_concurrency, partition_worker_concurrency, partition_rate_limit_max, \
+    partition_rate_limit_period_sec";
+
+const NO_PARTITION_LIMITS: &str = "CAST(NULL AS INTEGER) AS partition_concurrency, \
+    CAST(NULL AS INTEGER) AS partition_worker_concurrency, CAST(NULL AS INTEGER) AS partition_rate_limit_max, \
+    CAST(NULL AS DOUBLE PRECISION) AS partition_rate_limit_period_sec";
+
+/// A limit as a column holds it.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    Count(Option<i64>),
+    Seconds(Option<f64>),
+}
 
 impl SystemDatabase {
     /// Lists queues by name.
@@ -55,7 +68,7 @@ impl SystemDatabase {
     /// If the database refuses.
     pub async fn list_queues(&self, scope: &Scope) -> Result<Vec<QueueRow>, DatabaseError> {
         let statement = self
-            .sql(COLUMNS)
+            .select_queues()
             .push(" WHERE TRUE")
             .and_scope("application_name", scope)
             .push(" ORDER BY name");
@@ -79,16 +92,18 @@ impl SystemDatabase {
         let mut transaction = self.begin().await?;
         self.require_own_queue(&mut transaction, &row.name, application)
             .await?;
-        let partitioned = row.partition_concurrency.is_some()
-            || row.partition_worker_concurrency.is_some()
-            || row.partition_rate_limit_max.is_some();
-        let insert = self
+        let limits = self.partition_limits(row)?;
+        let columns: String = limits
+            .iter()
+            .map(|(column, _)| format!(", {column}"))
+            .collect();
+        let mut insert = self
             .sql(
                 "INSERT INTO @queues (queue_id, name, concurrency, worker_concurrency, rate_limit_max, \
-                 rate_limit_period_sec, priority_enabled, partition_queue, polling_interval_sec, \
-                 partition_concurrency, partition_worker_concurrency, partition_rate_limit_max, \
-                 partition_rate_limit_period_sec, application_name) VALUES (",
+                 rate_limit_period_sec, priority_enabled, partition_queue, polling_interval_sec, application_name",
             )
+            .push(&columns)
+            .push(") VALUES (")
             .bind(Uuid::new_v4().to_string())
             .push(", ")
             .bind(&row.name)
@@ -104,20 +119,22 @@ impl SystemDatabase {
             // What older SDKs ask for: they ignore priorities and partitions otherwise.
             .bind(true)
             .push(", ")
-            .bind(partitioned)
+            .bind(row.has_partition_limits())
             .push(", ")
             .bind(row.polling_interval_sec)
             .push(", ")
-            .bind(row.partition_concurrency)
-            .push(", ")
-            .bind(row.partition_worker_concurrency)
-            .push(", ")
-            .bind(row.partition_rate_limit_max)
-            .push(", ")
-            .bind(row.partition_rate_limit_period_sec)
-            .push(", ")
-            .bind(application)
-            .push(") ON CONFLICT (name) DO ");
+            .bind(application);
+        for (_, limit) in &limits {
+            insert = match *limit {
+                Limit::Count(count) => insert.push(", ").bind(count),
+                Limit::Seconds(seconds) => insert.push(", ").bind(seconds),
+            };
+        }
+        let insert = insert.push(") ON CONFLICT (name) DO ");
+        let updates: String = limits
+            .iter()
+            .map(|(column, _)| format!("{column} = excluded.{column}, "))
+            .collect();
         let insert = match conflict {
             QueueConflict::Keep => insert.push("NOTHING"),
             QueueConflict::Update => insert
@@ -125,13 +142,10 @@ impl SystemDatabase {
                     "UPDATE SET concurrency = excluded.concurrency, worker_concurrency = excluded.worker_concurrency, \
                      rate_limit_max = excluded.rate_limit_max, rate_limit_period_sec = excluded.rate_limit_period_sec, \
                      priority_enabled = excluded.priority_enabled, partition_queue = excluded.partition_queue, \
-                     polling_interval_sec = excluded.polling_interval_sec, \
-                     partition_concurrency = excluded.partition_concurrency, \
-                     partition_worker_concurrency = excluded.partition_worker_concurrency, \
-                     partition_rate_limit_max = excluded.partition_rate_limit_max, \
-                     partition_rate_limit_period_sec = excluded.partition_rate_limit_period_sec, updated_at = NOW_MS, \
-                     application_name = COALESCE(",
+                     polling_interval_sec = excluded.polling_interval_sec, ",
                 )
+                .push(&updates)
+                .push("updated_at = NOW_MS, application_name = COALESCE(")
                 .push("queues.application_name, excluded.application_name)"),
         };
         transaction.execute(insert).await?;
@@ -152,6 +166,50 @@ impl SystemDatabase {
         let deleted = transaction.execute(delete).await?;
         transaction.commit().await?;
         Ok(deleted > 0)
+    }
+
+    /// The columns for limits of partitions, which tables before version 108 lack.
+    fn partition_limits(
+        &self,
+        row: &QueueRow,
+    ) -> Result<Vec<(&'static str, Limit)>, DatabaseError> {
+        if !self.has_partition_limits() {
+            return match row.has_partition_limits() {
+                false => Ok(Vec::new()),
+                true => Err(DatabaseError::Invalid(format!(
+                    "the queue {:?} has limits of partitions, which these tables of another SDK cannot hold \
+                     (they came with version 108)",
+                    row.name
+                ))),
+            };
+        }
+        Ok(vec![
+            (
+                "partition_concurrency",
+                Limit::Count(row.partition_concurrency),
+            ),
+            (
+                "partition_worker_concurrency",
+                Limit::Count(row.partition_worker_concurrency),
+            ),
+            (
+                "partition_rate_limit_max",
+                Limit::Count(row.partition_rate_limit_max),
+            ),
+            (
+                "partition_rate_limit_period_sec",
+                Limit::Seconds(row.partition_rate_limit_period_sec),
+            ),
+        ])
+    }
+
+    fn select_queues(&self) -> Statement {
+        let limits = if self.has_partition_limits() {
+            PARTITION_LIMITS
+        } else {
+            NO_PARTITION_LIMITS
+        };
+        self.sql(COLUMNS).push(limits).push(" FROM @queues")
     }
 
     async fn require_own_queue(
@@ -204,7 +262,7 @@ impl SystemDatabase {
     /// # Errors
     /// If the database refuses.
     pub async fn get_queue(&self, name: &str) -> Result<Option<QueueRow>, DatabaseError> {
-        let statement = self.sql(COLUMNS).push(" WHERE name = ").bind(name);
+        let statement = self.select_queues().push(" WHERE name = ").bind(name);
         self.read(statement)
             .await?
             .first()
@@ -214,6 +272,12 @@ impl SystemDatabase {
 }
 
 impl QueueRow {
+    fn has_partition_limits(&self) -> bool {
+        self.partition_concurrency.is_some()
+            || self.partition_worker_concurrency.is_some()
+            || self.partition_rate_limit_max.is_some()
+    }
+
     fn read(row: &Row) -> Result<Self, DatabaseError> {
         Ok(Self {
             name: row.required("name")?,

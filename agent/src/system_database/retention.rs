@@ -101,7 +101,13 @@ impl SystemDatabase {
     /// A payload is never stamped earlier than its workflow was created, so an old one without a workflow
     /// does not belong to one that is just being inserted.
     async fn delete_orphans(&self, cutoff: i64, batch_size: i64) -> Result<(), DatabaseError> {
-        for table in ["workflow_input", "workflow_output", "operation_outputs"] {
+        // On the older line they go with their workflow, and have no time of their own.
+        let tables = if self.is_older_line() {
+            &[]
+        } else {
+            self.side_tables()
+        };
+        for table in tables {
             loop {
                 let statement = self
                     .sql(&format!(

@@ -108,12 +108,7 @@ impl SystemDatabase {
         let messages = self
             .sql("DELETE FROM @notifications WHERE destination_uuid = ")
             .bind(id)
-            .push(" AND (consumed = FALSE OR consumed_by_function_id >= ")
-            .bind(start)
-            .push(")");
-        let output = self
-            .sql("DELETE FROM @workflow_output WHERE workflow_uuid = ")
-            .bind(id);
+            .push(" AND consumed = FALSE");
         let from = |table: &str| {
             self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
                 .bind(id)
@@ -128,9 +123,21 @@ impl SystemDatabase {
             steps,
             history,
             messages,
-            output,
         ] {
             transaction.execute(statement).await?;
+        }
+        // The older line does not know by which step a message was taken, and keeps outcomes in the status row.
+        if !self.is_older_line() {
+            let taken = self
+                .sql("DELETE FROM @notifications WHERE destination_uuid = ")
+                .bind(id)
+                .push(" AND consumed_by_function_id >= ")
+                .bind(start);
+            let output = self
+                .sql("DELETE FROM @workflow_output WHERE workflow_uuid = ")
+                .bind(id);
+            transaction.execute(taken).await?;
+            transaction.execute(output).await?;
         }
         Ok(())
     }

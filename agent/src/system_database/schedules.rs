@@ -364,22 +364,14 @@ impl<'a> Enqueue<'a> {
             return Ok(());
         }
         // What a deleted workflow of this id may have left behind.
-        for table in ["operation_outputs", "workflow_output", "workflow_input"] {
+        for table in self.db.side_tables() {
             let stale = self
                 .db
                 .sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
                 .bind(workflow_id);
             transaction.execute(stale).await?;
         }
-        let input = self
-            .db
-            .sql("INSERT INTO @workflow_input (workflow_uuid, inputs) VALUES (")
-            .bind(workflow_id)
-            .push(", ")
-            .bind(inputs)
-            .push(")");
-        transaction.execute(input).await?;
-        Ok(())
+        self.db.store_input(transaction, workflow_id, &inputs).await
     }
 }
 

@@ -156,10 +156,12 @@ impl SystemDatabase {
             .push(&select_list("w.", STATUS))
             .push(
                 ", COALESCE(i.inputs, w.inputs) AS inputs, COALESCE(o.output, w.output) AS output, \
-                 COALESCE(o.error, w.error) AS error FROM @workflow_status AS w \
-                 LEFT JOIN @workflow_input AS i ON i.workflow_uuid = w.workflow_uuid \
-                 LEFT JOIN @workflow_output AS o ON o.workflow_uuid = w.workflow_uuid WHERE w.workflow_uuid = ",
+                 COALESCE(o.error, w.error) AS error FROM @workflow_status AS w LEFT JOIN ",
             )
+            .push(self.inputs_table())
+            .push(" AS i ON i.workflow_uuid = w.workflow_uuid LEFT JOIN ")
+            .push(self.outputs_table())
+            .push(" AS o ON o.workflow_uuid = w.workflow_uuid WHERE w.workflow_uuid = ")
             .bind(id);
         let rows = self.read(statement).await?;
         let Some(row) = rows.first() else {
@@ -223,14 +225,18 @@ impl SystemDatabase {
         else {
             return Err(invalid("a workflow_status has no workflow_uuid"));
         };
-        transaction.execute(self.insert("workflow_status", STATUS, status)?).await.map_err(|e| {
+        let mut columns = STATUS.to_vec();
+        if self.inline_payloads() {
+            columns.extend(["inputs", "output", "error"].map(|payload| (payload, Text)));
+        }
+        transaction.execute(self.insert("workflow_status", &columns, status)?).await.map_err(|e| {
             if e.is_unique_violation() {
                 DatabaseError::Conflict(format!("a workflow with the id {id}, or one that holds its deduplication id, exists already"))
             } else {
                 e
             }
         })?;
-        for table in ["workflow_input", "workflow_output", "operation_outputs"] {
+        for table in self.side_tables() {
             transaction
                 .execute(
                     self.sql(&format!("DELETE FROM @{table} WHERE workflow_uuid = "))
@@ -240,12 +246,15 @@ impl SystemDatabase {
         }
         const INPUT: Columns = &[("workflow_uuid", Text), ("inputs", Text)];
         const OUTPUT: Columns = &[("workflow_uuid", Text), ("output", Text), ("error", Text)];
-        transaction
-            .execute(self.insert("workflow_input", INPUT, status)?)
-            .await?;
-        if ["output", "error"]
-            .iter()
-            .any(|key| status.get(*key).is_some_and(|value| !value.is_null()))
+        if !self.is_older_line() {
+            transaction
+                .execute(self.insert("workflow_input", INPUT, status)?)
+                .await?;
+        }
+        if !self.is_older_line()
+            && ["output", "error"]
+                .iter()
+                .any(|key| status.get(*key).is_some_and(|value| !value.is_null()))
         {
             transaction
                 .execute(self.insert("workflow_output", OUTPUT, status)?)
@@ -278,7 +287,7 @@ impl SystemDatabase {
     fn insert(
         &self,
         table: &str,
-        columns: Columns,
+        columns: &[(&str, Kind)],
         object: &Map<String, Json>,
     ) -> Result<Statement, DatabaseError> {
         let present: Vec<_> = columns

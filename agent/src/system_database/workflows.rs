@@ -222,11 +222,15 @@ impl SystemDatabase {
         let mut statement = self.sql("SELECT ").push(COLUMNS).push(&payloads);
         if listing.load_input {
             statement = statement
-                .push(" LEFT JOIN @workflow_input AS i ON i.workflow_uuid = w.workflow_uuid");
+                .push(" LEFT JOIN ")
+                .push(self.inputs_table())
+                .push(" AS i ON i.workflow_uuid = w.workflow_uuid");
         }
         if listing.load_output {
             statement = statement
-                .push(" LEFT JOIN @workflow_output AS o ON o.workflow_uuid = w.workflow_uuid");
+                .push(" LEFT JOIN ")
+                .push(self.outputs_table())
+                .push(" AS o ON o.workflow_uuid = w.workflow_uuid");
         }
         statement
     }

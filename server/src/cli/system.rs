@@ -84,7 +84,8 @@ async fn status(common: &Common) -> segno::Result<()> {
     let status = json!({
         "version": version,
         "needed": SCHEMA_VERSION,
-        "current": current.is_ok(),
+        "current": version >= SCHEMA_VERSION,
+        "usable": current.is_ok(),
         "workflows": counts,
     });
     output::object(common.output, &status)?;
