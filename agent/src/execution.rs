@@ -153,13 +153,14 @@ impl Execution {
     ) -> Arc<Self> {
         let history = std::mem::take(&mut origin.history);
         let dropped = runtime.handing_back();
+        let underway = Underway::counted_in(runtime.waiting().clone());
         Arc::new(Self {
             runtime,
             origin,
             next_position: AtomicI32::new(0),
             traces: Traces::of(&history),
             history: Mutex::new(history),
-            underway: Underway::default(),
+            underway,
             receiving: Mutex::default(),
             dropped,
             interrupted: CancellationToken::new(),

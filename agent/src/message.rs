@@ -16,7 +16,7 @@ use crate::execution::{Execution, Place, StepResult};
 use crate::pending::{Pending, durable_call};
 use crate::recorder::{Effect, EffectWritten, MessageRow};
 use crate::runtime::{Kind, Runtime};
-use crate::step::decode;
+use crate::step::recall;
 use crate::underway::Doing;
 use crate::wait::{Deadline, TIMEOUT};
 
@@ -171,7 +171,8 @@ async fn send(sender: Sender, name: &'static str, messages: Vec<Message>) -> Res
     if let Place::Own(position) = place
         && let Some(recorded) = execution.replay(position, name).await
     {
-        return decode::<Option<()>, Error>(name, recorded).map(drop);
+        let sent = recall::<Option<()>, Error>(&execution, position, name, recorded).await;
+        return sent.map(drop);
     }
     let _active = execution.enter(place.own(), Doing::Checkpoint);
     let started_at = execution.now_ms();
@@ -293,11 +294,15 @@ async fn take(
             effect,
         )
     };
-    // The deadline is written in the same batch as the first look.
-    let (deadline, mut found) = tokio::join!(
-        deadline.record(execution, timeout),
-        attempt(timeout.is_zero())
-    );
+    // The deadline is written in the same batch as the first look. In a box, whose room is not kept while
+    // it waits.
+    let first_look = async {
+        tokio::join!(
+            deadline.record(execution, timeout),
+            attempt(timeout.is_zero())
+        )
+    };
+    let (deadline, mut found) = Box::pin(first_look).await;
     active.until(deadline);
     loop {
         match found {
@@ -309,7 +314,7 @@ async fn take(
             () = execution.unless_interrupted(arrivals.arrived()) => false,
             () = execution.wait_until(deadline) => true,
         };
-        found = attempt(last).await;
+        found = Box::pin(attempt(last)).await;
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use segno_protocol::WaitingOn;
+use tokio::sync::Notify;
 
 use crate::message::NO_TOPIC;
 
@@ -31,6 +33,45 @@ impl Doing {
     }
 }
 
+/// How many runs of a process do nothing but wait. They take memory and no more: they do not count against
+/// what a process may do at a time, or those that sleep would keep everything else from being done, and those
+/// that wait for queued ones would wait for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    count: AtomicUsize,
+    /// Somebody wants to know when there is one more.
+    wanted: AtomicBool,
+    more: Notify,
+}
+
+impl Waiting {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// From now on [`more`](Self::more) is told once.
+    pub(crate) fn want_more(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    /// Completes when there was one more since it was wanted.
+    pub(crate) async fn more(&self) {
+        self.more.notified().await;
+    }
+
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        if self.wanted.load(Ordering::Acquire) && self.wanted.swap(false, Ordering::AcqRel) {
+            self.more.notify_one();
+        }
+    }
+
+    fn remove(&self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A durable call under way. Times are epoch milliseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -45,6 +86,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Whether it does nothing but wait.
+    fn waits(&self) -> bool {
+        self.retrying || !matches!(self.doing, Doing::Checkpoint | Doing::Step(_))
+    }
+
     /// In the words of the control plane.
     pub(crate) fn waiting_on(&self) -> WaitingOn {
         let (kind, text) = match &self.doing {
@@ -86,29 +132,56 @@ impl Call {
 }
 
 /// The durable calls of a run that are under way, in the order in which they began.
-#[derive(Debug, Default)]
-pub(crate) struct Underway(Mutex<BTreeMap<u64, Call>>);
+#[derive(Debug)]
+pub(crate) struct Underway {
+    calls: Mutex<BTreeMap<u64, Call>>,
+    waiting: Arc<Waiting>,
+    /// Whether this run is one of `waiting`; changes under the lock of the calls.
+    counted: AtomicBool,
+}
 
 impl Underway {
+    /// Of a run that is counted among those that wait whenever it does.
+    pub(crate) fn counted_in(waiting: Arc<Waiting>) -> Self {
+        Self {
+            calls: Mutex::default(),
+            waiting,
+            counted: AtomicBool::new(false),
+        }
+    }
+
     /// Notes a call that begins now, in epoch milliseconds.
     pub(crate) fn enter(&self, position: Option<i32>, doing: Doing, now: i64) -> Active<'_> {
-        let mut calls = self.lock();
-        let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
-        calls.insert(
-            number,
-            Call {
+        let number = self.change(|calls| {
+            let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
+            let call = Call {
                 position,
                 doing,
                 since: now,
                 until: None,
                 attempts: None,
                 retrying: false,
-            },
-        );
+            };
+            calls.insert(number, call);
+            number
+        });
         Active {
             underway: self,
             number,
         }
+    }
+
+    /// Changes the calls, and tells if the run has begun or ceased to do nothing but wait.
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, Call>) -> T) -> T {
+        let mut calls = self.lock();
+        let changed = change(&mut calls);
+        let waits = !calls.is_empty() && calls.values().all(Call::waits);
+        match (self.counted.swap(waits, Ordering::Relaxed), waits) {
+            (false, true) => self.waiting.add(),
+            (true, false) => self.waiting.remove(),
+            _ => {}
+        }
+        changed
     }
 
     /// The first; one that only writes its checkpoint if there is no other.
@@ -130,15 +203,20 @@ impl Underway {
     /// Whether there are any and all of them only wait, beyond this instant.
     pub(crate) fn only_waits(&self, now: i64) -> bool {
         let calls = self.lock();
-        let waits = |call: &Call| {
-            let works = matches!(call.doing, Doing::Checkpoint | Doing::Step(_));
-            (!works || call.retrying) && call.until.is_none_or(|until| until > now)
-        };
+        let waits = |call: &Call| call.waits() && call.until.is_none_or(|until| until > now);
         !calls.is_empty() && calls.values().all(waits)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Call>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if *self.counted.get_mut() {
+            self.waiting.remove();
+        }
     }
 }
 
@@ -173,14 +251,16 @@ impl Active<'_> {
     }
 
     fn change(&self, change: impl FnOnce(&mut Call)) {
-        if let Some(call) = self.underway.lock().get_mut(&self.number) {
-            change(call);
-        }
+        self.underway.change(|calls| {
+            if let Some(call) = calls.get_mut(&self.number) {
+                change(call);
+            }
+        });
     }
 }
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.underway.lock().remove(&self.number);
+        self.underway.change(|calls| calls.remove(&self.number));
     }
 }

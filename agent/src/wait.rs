@@ -60,7 +60,8 @@ impl Wake {
 
 async fn sleep(execution: Arc<Execution>, position: Option<i32>, wake: Wake) {
     let (position, recorded) = execution.replay_or_misuse(position, SLEEP).await;
-    let wake_at = wake_at(&execution, position, recorded, &wake).await;
+    // In a box, whose room is not kept while it sleeps.
+    let wake_at = Box::pin(wake_at(&execution, position, recorded, &wake)).await;
     let active = execution.enter(position, Doing::Sleep);
     active.until(wake_at);
     execution.wait_until(wake_at).await;
@@ -77,8 +78,9 @@ async fn wake_at(
         return match wake_up_time(&recorded) {
             Some(at) => at,
             None => {
-                let error = Error::serialization("recorded wake-up time", "it is not a number");
-                execution.fail(error).await
+                let error = Error::serialization(SLEEP, "the wake-up time is not a number");
+                let what = format!("step `{SLEEP}` at position {position}");
+                execution.fail(Error::unreadable(what, &error)).await
             }
         };
     }

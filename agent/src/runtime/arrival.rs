@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -16,6 +16,10 @@ use crate::system_database::{DatabaseError, Dialect};
 
 /// The net under the notifications of Postgres.
 const NET: Duration = Duration::from_secs(10);
+
+/// After a look the database is left alone several times as long as the look took: there may be very many who
+/// wait, and a file that changes all the time.
+const PAUSES_A_LOOK: u32 = 5;
 
 /// Names in one query.
 const CHUNK: usize = 10_000;
@@ -192,11 +196,16 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             () = runtime.arrivals.look.notified() => {}
             () = tokio::time::sleep(net) => {}
         }
-        let _round = runtime.rounds.arrivals.begin();
+        let round = runtime.rounds.arrivals.begin();
+        let begun = Instant::now();
         if let Err(error) = look(&runtime).await {
             tracing::debug!(%error, "could not look for messages and events; looking again");
             tokio::time::sleep(super::POLL).await;
             runtime.arrivals.look();
+        }
+        drop(round);
+        if !runtime.clock().is_manual() {
+            tokio::time::sleep(begun.elapsed() * PAUSES_A_LOOK).await;
         }
     }
 }

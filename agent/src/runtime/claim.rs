@@ -25,6 +25,10 @@ use crate::transaction::from_database;
 /// Most rows taken by one statement: the rest is left for other executors a moment longer.
 const CHUNK: usize = 200;
 
+/// Runs that a process has taken at most, those included that only wait and do not count otherwise: keeps its
+/// memory in bounds.
+const RESIDENT: usize = 200_000;
+
 /// The queues are not looked at more often than this, however many runs are enqueued and end: what came
 /// meanwhile is taken together.
 const PACE: Duration = Duration::from_millis(4);
@@ -46,6 +50,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         tokio::select! {
             () = runtime.stopping.cancelled() => return,
             () = runtime.queue_changed.notified() => tokio::time::sleep_until(next_look).await,
+            () = runtime.waiting().more() => tokio::time::sleep_until(next_look).await,
             () = runtime.clock().moved() => {}
             () = tokio::time::sleep(pause) => {}
         }
@@ -88,14 +93,21 @@ async fn take_all(runtime: &Arc<Runtime>) -> Result<(), DatabaseError> {
 
 /// How many more runs this process may take now.
 pub(super) fn room(runtime: &Runtime) -> usize {
-    if runtime.stopping.is_cancelled() {
+    let (capacity, waiting) = (runtime.identity.capacity, runtime.waiting());
+    if runtime.stopping.is_cancelled() || capacity == 0 {
         return 0;
     }
-    runtime
-        .identity
-        .capacity
-        .saturating_sub(runtime.running().len())
-        .min(CHUNK)
+    let free = || {
+        let running = runtime.running().len();
+        let busy = running.saturating_sub(waiting.count());
+        let free = capacity.saturating_sub(busy);
+        free.min(RESIDENT.saturating_sub(running))
+    };
+    if free() == 0 {
+        // Before the last look: whoever begins to wait after it tells.
+        waiting.want_more();
+    }
+    free().min(CHUNK)
 }
 
 /// The application's queues that this process listens to, with their limits.

@@ -31,6 +31,7 @@ use crate::recorder::{self, Gate, Recorder, StartRow, StartWritten};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row, Statement};
 use crate::transaction::{Db, from_database};
+use crate::underway::Waiting;
 use crate::workflow::Registry;
 
 use arrival::Arrivals;
@@ -79,6 +80,7 @@ pub(crate) struct Runtime {
     /// What took this runtime's place when a test crashed it.
     successor: OnceLock<Arc<Runtime>>,
     running: Mutex<HashMap<String, Arc<Execution>>>,
+    waiting: Arc<Waiting>,
     /// Starts that are being committed.
     starting: AtomicUsize,
     /// Executions that were dropped at shutdown and are to be handed back.
@@ -138,6 +140,7 @@ impl Runtime {
             repeats_only,
             successor: OnceLock::new(),
             running: Mutex::default(),
+            waiting: Arc::default(),
             starting: AtomicUsize::new(0),
             dropped: Mutex::default(),
             ended: Notify::new(),
@@ -375,6 +378,11 @@ impl Runtime {
     /// How many runs are here.
     pub(crate) fn running_count(&self) -> usize {
         self.running().len()
+    }
+
+    /// The runs of this process that do nothing but wait.
+    pub(crate) fn waiting(&self) -> &Arc<Waiting> {
+        &self.waiting
     }
 
     /// How many runs of a queue, or of a partition of it, are here.

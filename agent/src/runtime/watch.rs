@@ -17,14 +17,23 @@ const DELETED_AT_ONCE: i64 = 1000;
 /// Deadlines swept by one statement.
 const SWEEP: i64 = 1000;
 
+/// Owners read by one statement.
+const OWNERS: usize = 10_000;
+
+/// After a look at the owners the database is left alone several times as long as it took: with very many runs in
+/// one process a look takes a while.
+const PAUSES_A_LOOK: u32 = 5;
+
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let mut swept = Instant::now();
+    let mut next_look = Instant::now();
     loop {
         tokio::select! {
             () = runtime.runs_changed.notified() => {}
             () = runtime.clock().moved() => {}
             () = tokio::time::sleep(POLL) => {}
         }
+        tokio::time::sleep_until(next_look.into()).await;
         let _round = runtime.rounds.sweeps.begin();
         // A client takes no work, and looks after nobody's.
         if (swept.elapsed() >= POLL || runtime.clock().is_manual()) && runtime.identity.capacity > 0
@@ -34,35 +43,38 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
                 tracing::debug!(%error, "could not sweep deadlines and delays; trying again");
             }
         }
+        let begun = Instant::now();
         if let Err(error) = interrupt_lost(&runtime).await {
             tracing::debug!(%error, "could not check who owns the running workflows; checking again");
+        }
+        if !runtime.clock().is_manual() {
+            next_look = Instant::now() + begun.elapsed() * PAUSES_A_LOOK;
         }
     }
 }
 
 /// Interrupts executions whose row says that they are not the owner any more.
 async fn interrupt_lost(runtime: &Runtime) -> Result<(), DatabaseError> {
-    let executions = runtime.executions();
-    if executions.is_empty() {
-        return Ok(());
-    }
-    let db = &runtime.db.system;
-    let ids: Vec<String> = executions
-        .iter()
-        .map(|execution| execution.id().to_owned())
-        .collect();
-    let query = db
-        .sql("SELECT workflow_uuid, owner_xid FROM @workflow_status WHERE ")
-        .any_of("workflow_uuid", &ids);
-    let mut owners = HashMap::new();
-    for row in db.read(query).await? {
-        owners.insert(row.required("workflow_uuid")?, row.text("owner_xid")?);
-    }
-    for execution in executions {
-        // A row without an owner may also be one whose outcome was recorded a moment ago; interrupting
-        // that execution changes nothing.
-        if owners.get(execution.id()).and_then(Option::as_deref) != Some(execution.token()) {
-            execution.interrupt();
+    for executions in runtime.executions().chunks(OWNERS) {
+        let ids: Vec<String> = executions
+            .iter()
+            .map(|execution| execution.id().to_owned())
+            .collect();
+        let query = runtime
+            .db
+            .system
+            .sql("SELECT workflow_uuid, owner_xid FROM @workflow_status WHERE ")
+            .any_of("workflow_uuid", &ids);
+        let mut owners = HashMap::new();
+        for row in runtime.db.system.read(query).await? {
+            owners.insert(row.required("workflow_uuid")?, row.text("owner_xid")?);
+        }
+        for execution in executions {
+            // A row without an owner may also be one whose outcome was recorded a moment ago; interrupting
+            // that execution changes nothing.
+            if owners.get(execution.id()).and_then(Option::as_deref) != Some(execution.token()) {
+                execution.interrupt();
+            }
         }
     }
     Ok(())

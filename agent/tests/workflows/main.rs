@@ -23,3 +23,4 @@ mod schedules;
 mod settings;
 mod steps;
 mod version;
+mod waiting;
