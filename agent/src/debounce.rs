@@ -13,7 +13,7 @@ use crate::execution::{Execution, Place, StepResult};
 use crate::handle::Handle;
 use crate::runtime::Runtime;
 use crate::start::PendingStart;
-use crate::step::decode;
+use crate::step::recall;
 use crate::system_database::{Bounce, Bounced, INTERNAL_QUEUE};
 use crate::transaction::from_database;
 use crate::underway::Doing;
@@ -64,7 +64,7 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
             };
             let parent = Some(execution.clone());
             if let Some(recorded) = execution.replay(position, DEBOUNCE).await {
-                let id = decode::<String, Error>(DEBOUNCE, recorded)?;
+                let id = recall::<String, Error>(&execution, position, DEBOUNCE, recorded).await?;
                 return Ok(Handle::new(self.runtime.clone(), id, parent, None));
             }
             let _active = execution.enter(position, Doing::Checkpoint);

@@ -141,7 +141,7 @@ async fn result<R: DeserializeOwned>(
         return decode_output(&id, &text);
     };
     if let Some(recorded) = parent.replay(position, GET_RESULT).await {
-        return crate::step::decode(GET_RESULT, recorded);
+        return crate::step::recall(&parent, position, GET_RESULT, recorded).await;
     }
     let _active = parent.enter(position, Doing::Workflow(id.clone()));
     let started_at = parent.now_ms();

@@ -284,7 +284,7 @@ where
         return attempts(&execution, None, &name, &options, body).await;
     };
     if let Some(recorded) = execution.replay(position, &name).await {
-        return decode(&name, recorded);
+        return recall(&execution, position, &name, recorded).await;
     }
     let active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = execution.now_ms();
@@ -415,8 +415,11 @@ fn encode<T: Serialize, E: StepError>(
     }
 }
 
-/// Gives back what a step yielded when it ran.
-pub(crate) fn decode<T: DeserializeOwned, E: StepError>(
+/// Gives back what a step yielded when it ran. If this program cannot read that, the run is set aside: it was
+/// done, so it must not be done again, and a program that can read it goes on from there.
+pub(crate) async fn recall<T: DeserializeOwned, E: StepError>(
+    execution: &Execution,
+    position: i32,
     name: &str,
     recorded: Recorded,
 ) -> Result<T, E> {
@@ -425,12 +428,14 @@ pub(crate) fn decode<T: DeserializeOwned, E: StepError>(
             serde_json::from_str(&error).unwrap_or(Value::String(error)),
         ));
     }
-    serde_json::from_str(recorded.output.as_deref().unwrap_or("null")).map_err(|error| {
-        E::from_engine(Error::serialization(
-            &format!("recorded output of step `{name}`"),
-            error,
-        ))
-    })
+    match serde_json::from_str(recorded.output.as_deref().unwrap_or("null")) {
+        Ok(output) => Ok(output),
+        Err(error) => {
+            let what = format!("step `{name}` at position {position}");
+            let error = Error::unreadable(what, &Error::serialization(name, error));
+            execution.fail(error).await
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::execution::{Execution, Marker, Place, StepResult};
 use crate::handle::Handle;
 use crate::pending::durable_call;
-use crate::step::decode;
+use crate::step::recall;
 use crate::underway::Doing;
 
 /// A value about to be made and recorded; await it. See [`Ctx::now`], [`Ctx::uuid`], [`Ctx::random`].
@@ -38,7 +38,7 @@ async fn value<T: Serialize + DeserializeOwned>(
         return make();
     };
     if let Some(recorded) = execution.replay(position, name).await {
-        return match decode::<T, Error>(name, recorded) {
+        return match recall::<T, Error>(&execution, position, name, recorded).await {
             Ok(value) => value,
             Err(error) => execution.fail(error).await,
         };
@@ -178,7 +178,7 @@ impl<S> Ctx<S> {
             }
             let (position, recorded) = execution.replay_or_misuse(position, NAME).await;
             let first: String = match recorded {
-                Some(recorded) => decode::<_, Error>(NAME, recorded)?,
+                Some(recorded) => recall::<_, Error>(&execution, position, NAME, recorded).await?,
                 None => {
                     let _active = execution.enter(position, Doing::Workflow(ids(handles)));
                     let started_at = execution.now_ms();
