@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::message::Message;
 use crate::recorder::{self, StartRow, StepRow};
-use crate::step::decode;
+use crate::step::recall;
 use crate::system_database::{self, Options, Statement, SystemDatabase};
 use crate::underway::Doing;
 
@@ -401,7 +401,7 @@ where
 {
     let (position, recorded) = execution.replay_or_misuse(position, &name).await;
     if let Some(recorded) = recorded {
-        return decode(&name, recorded);
+        return recall(&execution, position, &name, recorded).await;
     }
     if !db.is_same(&execution.runtime.db) {
         let message = format!(
@@ -412,20 +412,26 @@ where
     }
     let _active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = execution.now_ms();
-    let mut backoff = Backoff::for_contention();
+    let mut contention = Backoff::for_contention();
+    let mut absence = Backoff::for_absence();
     loop {
         let error = match attempt(&execution, position, &name, started_at, &db, &body).await {
             Ok(Attempt::Committed(value)) => return Ok(value),
             Ok(Attempt::Recorded(recorded)) => {
                 let recorded = execution.readable(position, recorded).await;
-                return decode(&name, recorded);
+                return recall(&execution, position, &name, recorded).await;
             }
             Ok(Attempt::NotOwner) => return execution.lose().await,
             Err(error) => error,
         };
-        if is_contention(&error) || is_away(&error) {
+        if is_contention(&error) {
             tracing::debug!(workflow_id = execution.id(), step = &*name, %error, "transaction runs again");
-            execution.unless_interrupted(backoff.wait()).await;
+            execution.unless_interrupted(contention.wait()).await;
+            continue;
+        }
+        if is_away(&error) {
+            tracing::warn!(workflow_id = execution.id(), step = &*name, %error, retry_in = ?absence.next(), "the database is away; a transaction waits");
+            execution.unless_interrupted(absence.wait()).await;
             continue;
         }
         let recorded = StepResult::Error(error.to_portable().to_string());

@@ -26,7 +26,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -338,7 +341,12 @@ impl Recorder {
         }
     }
 
-    async fn submit(&self, mut work: Work) -> Result<Written> {
+    /// In a box: what waits for something else after its checkpoint does not keep the room that this one took.
+    fn submit(&self, work: Work) -> BoxFuture<'_, Result<Written>> {
+        Box::pin(self.submit_now(work))
+    }
+
+    async fn submit_now(&self, mut work: Work) -> Result<Written> {
         let _in_flight = Waits::count(&self.in_flight);
         if let Gate::RepeatsOnly(outcome) = &self.gate {
             return gate::beyond_the_record(outcome, &work);
@@ -605,19 +613,9 @@ pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
 /// The database cannot be reached, or cannot work now; it may later.
 pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions, insufficient resources, operator intervention (but not a cancelled
-            // statement), idle-in-transaction timeout; on SQLite an I/O error or a full disk.
-            let postgres = code.len() == 5
-                && (code.starts_with("08")
-                    || code.starts_with("53")
-                    || code.starts_with("57") && code != "57014"
-                    || code == "25P03");
-            postgres
-                || code == "13"
-                || code == "10"
-                || code.parse::<u32>().is_ok_and(|code| code & 0xff == 10)
-        }),
+        sqlx::Error::Database(error) => {
+            ended_the_connection(&**error) || error.code().is_some_and(|code| away(&code))
+        }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -626,6 +624,26 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
+}
+
+/// Whatever ended the connection, or kept it from being made, is not about the rows that were to be written: on a
+/// full disk a new connection may fail with an internal error.
+fn ended_the_connection(error: &(dyn DatabaseError + 'static)) -> bool {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
+/// Connection exceptions, insufficient resources, operator intervention (but not a cancelled statement),
+/// idle-in-transaction timeout; on SQLite an I/O error, a full disk, or a file that cannot be opened, as on a full
+/// disk.
+fn away(code: &str) -> bool {
+    let postgres = code.len() == 5
+        && (code.starts_with("08")
+            || code.starts_with("53")
+            || code.starts_with("57") && code != "57014"
+            || code == "25P03");
+    let sqlite = code.parse::<u32>().map(|code| code & 0xff);
+    postgres || code.len() < 5 && matches!(sqlite, Ok(10 | 13 | 14))
 }
 
 #[cfg(test)]
