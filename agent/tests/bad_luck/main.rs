@@ -3,6 +3,8 @@
 
 #[path = "../database_support/mod.rs"]
 mod database_support;
+mod full_disk;
+mod input;
 mod proxy;
 
 use std::sync::Arc;
@@ -19,6 +21,24 @@ async fn within<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(STUCK, future).await.expect("stuck")
 }
 
+/// Waits for a condition.
+async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + STUCK;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// An empty database of each kind, whose time the test moves.
+async fn both() -> [Db; 2] {
+    let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+    [
+        testing::database().await.unwrap(),
+        testing::postgres(&postgres).await.unwrap(),
+    ]
+}
+
 #[derive(Clone)]
 struct World {
     db: Db,
@@ -28,6 +48,8 @@ struct World {
 
 impl World {
     async fn on(db: &Db) -> Self {
+        // Shown when the test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         db.transaction(|tx| {
             Box::pin(async {
                 tx.query("CREATE TABLE IF NOT EXISTS effects (name TEXT)")
@@ -146,56 +168,128 @@ async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
 
 #[tokio::test]
 async fn a_clock_that_jumps_makes_things_late_and_nothing_worse() {
-    let app = testing::launch(Segno::named("t").workflow("naps", naps))
-        .await
-        .unwrap();
-    let run = app
-        .start(naps, ())
-        .timeout(Duration::from_secs(24 * 3600))
-        .await
-        .unwrap();
-    app.idle().await;
-    app.jump(Duration::from_secs(5 * 3600)).await.unwrap();
-    app.idle().await;
-    assert_eq!(
-        run.steps().await.unwrap().len(),
-        3,
-        "it woke once, and sleeps again for an hour"
-    );
-    assert_eq!(run.status().await.unwrap(), Status::Pending);
-    app.jump(Duration::from_secs(2 * 3600)).await.unwrap();
-    assert_eq!(run.result().await.unwrap(), 2);
+    for db in both().await {
+        let app = Segno::named("t").database(&db).workflow("naps", naps);
+        let app = testing::launch(app).await.unwrap();
+        let run = app
+            .start(naps, ())
+            .timeout(Duration::from_secs(24 * 3600))
+            .await
+            .unwrap();
+        app.idle().await;
+        app.jump(Duration::from_secs(5 * 3600)).await.unwrap();
+        app.idle().await;
+        assert_eq!(
+            run.steps().await.unwrap().len(),
+            3,
+            "it woke once, and sleeps again for an hour"
+        );
+        assert_eq!(run.status().await.unwrap(), Status::Pending);
+        app.jump(Duration::from_secs(2 * 3600)).await.unwrap();
+        assert_eq!(run.result().await.unwrap(), 2);
 
-    // A jump over a deadline is past the deadline.
-    let late = app
-        .start(naps, ())
-        .timeout(Duration::from_secs(600))
-        .await
-        .unwrap();
-    app.idle().await;
-    app.jump(Duration::from_secs(4 * 3600)).await.unwrap();
-    app.idle().await;
-    assert!(!late.status().await.unwrap().is_active());
+        // A jump over a deadline is past the deadline.
+        let late = app
+            .start(naps, ())
+            .timeout(Duration::from_secs(600))
+            .await
+            .unwrap();
+        app.idle().await;
+        app.jump(Duration::from_secs(4 * 3600)).await.unwrap();
+        app.idle().await;
+        assert!(!late.status().await.unwrap().is_active());
+        drop(app);
+        testing::drop_schema(&db).await.unwrap();
+    }
+}
+
+/// A process whose clock went back recovers what it left behind when the clock was ahead: the wake-up times on
+/// record hold, and nothing is done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_goes_back_repeats_nothing() {
+    let postgres = PostgresDatabase::create().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}", folder.path().join("app.db").display());
+    for url in [&postgres.url, &sqlite] {
+        let world = World::on(&Db::connect(url).await.unwrap()).await;
+        let app = world.app().workflow("rests", rests).launch().await.unwrap();
+        let run = app.start(rests, 400).id("run").await.unwrap();
+        eventually("it sleeps", async || run.steps().await.unwrap().len() == 2).await;
+        app.abort().await;
+        // As if everything had been written by a clock that was an hour ahead.
+        let ahead = "UPDATE @operation_outputs SET started_at_epoch_ms = started_at_epoch_ms + 3600000, \
+                     completed_at_epoch_ms = completed_at_epoch_ms + 3600000 WHERE function_id = 0";
+        let prefix = if world.db.is_sqlite() { "" } else { "dbos." };
+        let ahead = ahead.replace('@', prefix);
+        let row = format!(
+            "UPDATE {prefix}workflow_status SET created_at = created_at + 3600000, updated_at = updated_at + 3600000"
+        );
+        for sql in [ahead, row] {
+            world
+                .db
+                .transaction(|tx| {
+                    let sql = sql.clone();
+                    Box::pin(async move {
+                        Ok(tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?)
+                    })
+                })
+                .await
+                .unwrap();
+        }
+        let app = world.app().workflow("rests", rests).launch().await.unwrap();
+        let run = app.handle::<usize>("run").await.unwrap();
+        assert_eq!(within(run).await.unwrap(), 2);
+        assert_eq!(world.ran.load(Ordering::Relaxed), 2, "each step ran once");
+        app.abort().await;
+        world.db.system_database().close().await;
+    }
+    postgres.drop().await;
+}
+
+/// A step, a sleep, a step.
+async fn rests(ctx: Ctx<World>, sleep_ms: u64) -> segno::Result<usize> {
+    let work = || async {
+        ctx.state().ran.fetch_add(1, Ordering::Relaxed);
+        Ok(1)
+    };
+    let before = ctx.step("before", work).await?;
+    ctx.sleep(Duration::from_millis(sleep_ms)).await;
+    Ok(before + ctx.step("after", work).await?)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_of_the_future_is_worked_on_and_left_as_it_is() {
-    let database = PostgresDatabase::create().await;
-    let db = Db::connect(&database.url).await.unwrap();
-    db.system_database().migrate().await.unwrap();
-    database_support::execute(
-        &database.url,
-        "UPDATE dbos.dbos_migrations SET version = 9999",
-    )
-    .await;
-    let world = World::on(&db).await;
-    for migrate in [Migrate::Run, Migrate::Verify] {
-        let app = world.app().migrate(migrate).launch().await.unwrap();
-        assert_eq!(within(app.run(steps, 3)).await.unwrap(), 3);
-        app.abort().await;
+    let postgres = PostgresDatabase::create().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}", folder.path().join("app.db").display());
+    for url in [&postgres.url, &sqlite] {
+        let db = Db::connect(url).await.unwrap();
+        db.system_database().migrate().await.unwrap();
+        let newer = format!(
+            "UPDATE {}dbos_migrations SET version = 9999",
+            db.system_database().prefix()
+        );
+        db.transaction(|tx| {
+            let newer = newer.clone();
+            Box::pin(async move {
+                Ok(tx
+                    .query(segno::sqlx::AssertSqlSafe(newer))
+                    .execute()
+                    .await?)
+            })
+        })
+        .await
+        .unwrap();
+        let world = World::on(&db).await;
+        for migrate in [Migrate::Run, Migrate::Verify] {
+            let app = world.app().migrate(migrate).launch().await.unwrap();
+            assert_eq!(within(app.run(steps, 3)).await.unwrap(), 3);
+            app.abort().await;
+        }
+        assert_eq!(db.system_database().schema_version().await.unwrap(), 9999);
+        db.system_database().close().await;
     }
-    assert_eq!(db.system_database().schema_version().await.unwrap(), 9999);
-    database.drop().await;
+    postgres.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
