@@ -30,6 +30,8 @@ class Application:
 
     def __init__(self, name: str, sdk: str, command: list[str], database: Database, log: Path) -> None:
         self.name = name
+        #: Which SDK it is built on: `language-version`.
+        self.sdk = f"{name}-{sdk}"
         env = {
             **os.environ,
             "APP_NAME": name,

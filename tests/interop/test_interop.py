@@ -11,6 +11,8 @@ import pytest
 from application import Application, Database, Refused, peers
 
 PEERS = peers()
+#: These leave export and import to a closed package, or have none.
+WITHOUT_EXPORT = {"python-3.4.0", "typescript-5.3.0", "rust-0.5.0"}
 INPUT = {"text": "grüß dich", "number": 1.5, "list": [1, None, True]}
 
 
@@ -20,6 +22,8 @@ class Pair:
 
     caller: Application
     worker: Application
+    #: The official SDK among them.
+    peer: str
 
     def id(self) -> str:
         return f"{self.caller.name}-to-{self.worker.name}-{uuid.uuid4().hex[:8]}"
@@ -69,7 +73,8 @@ def applications(
 @pytest.fixture(params=["we ask", "they ask"])
 def pair(request: pytest.FixtureRequest, applications: tuple[Application, Application]) -> Pair:
     ours, theirs = applications
-    return Pair(ours, theirs) if request.param == "we ask" else Pair(theirs, ours)
+    asking = (ours, theirs) if request.param == "we ask" else (theirs, ours)
+    return Pair(*asking, peer=theirs.sdk)
 
 
 def test_portable_work_is_done_and_its_result_awaited(pair: Pair) -> None:
@@ -131,3 +136,31 @@ def test_listings_show_what_the_other_did(pair: Pair) -> None:
     workflow_id = pair.enqueue("echo", 7)
     pair.caller.order("result", id=workflow_id)
     assert workflow_id in pair.worker.order("list", key=workflow_id)
+
+
+def test_a_run_is_exported_by_one_and_imported_by_the_other(
+    pair: Pair, applications: tuple[Application, Application]
+) -> None:
+    ours, theirs = applications
+    workflow_id = pair.enqueue("talk", "packed")
+    pair.caller.order("event", id=workflow_id, key="mood")
+    pair.caller.order("send", id=workflow_id, key="mailbox", input={"said": "goodbye"})
+    expected = {"heard": {"said": "goodbye"}}
+    assert pair.caller.order("result", id=workflow_id) == expected
+    if pair.peer in WITHOUT_EXPORT:
+        for operation in ("export", "import"):
+            with pytest.raises(Refused, match="this SDK has no|no such order"):
+                theirs.order(operation, id=workflow_id, key="")
+        return
+
+    exported = pair.caller.order("export", id=workflow_id)
+    ours.order("delete", id=workflow_id)
+    assert ours.order("list", key=workflow_id) == []
+    pair.worker.order("import", id=workflow_id, key=exported)
+    for reader in (ours, theirs):
+        assert reader.order("status", id=workflow_id) == "SUCCESS"
+        assert reader.order("result", id=workflow_id) == expected
+        assert reader.order("event", id=workflow_id, key="mood") == {"of": "packed"}
+    # It is there: twice is once too often.
+    with pytest.raises(Refused):
+        pair.worker.order("import", id=workflow_id, key=exported)

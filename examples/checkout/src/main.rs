@@ -2,14 +2,20 @@
 //!
 //! ```sh
 //! checkout --rate 2                      # alone, on ./checkout.db
+//! checkout --rate 0 --listen 127.0.0.1:8000
+//! curl -X PUT http://127.0.0.1:8000/carts/cart-1 -H content-type:application/json \
+//!   -d '{"sku": "kettle", "quantity": 1, "cents": 4900, "card": "4242 4242 4242 4242", "email": "ada@example.com"}'
+//! curl http://127.0.0.1:8000/carts/cart-1
 //! segno dev --app checkout -- checkout   # three of them with a control plane
 //! ```
 
+mod front;
 mod load;
 mod shop;
 mod stock;
 mod workflow;
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use clap::Parser;
@@ -70,6 +76,10 @@ struct Args {
     #[arg(long, env = "CHECKOUT_STOCK_TAKES")]
     stock_takes: Option<String>,
 
+    /// Where the shop's front listens, such as `127.0.0.1:8000`; it has none without it
+    #[arg(long, env = "CHECKOUT_LISTEN")]
+    listen: Option<String>,
+
     /// Beginning of the carts' ids [default: random]
     #[arg(long)]
     prefix: Option<String>,
@@ -123,6 +133,15 @@ async fn main() -> segno::Result<()> {
             .prefix
             .unwrap_or_else(|| format!("cart-{}", &Uuid::new_v4().to_string()[..8])),
     };
+    if let Some(listen) = args.listen {
+        let listener = tokio::net::TcpListener::bind(listen).await?;
+        tracing::info!("the front is at http://{}", listener.local_addr()?);
+        let front = front::Front {
+            app: app.clone(),
+            db: db.clone(),
+        };
+        tokio::spawn(axum::serve(listener, front::routes(front)).into_future());
+    }
     let customers = tokio::spawn(load.run(app.clone(), db));
     asked_to_stop().await?;
     customers.abort();
@@ -139,4 +158,90 @@ async fn asked_to_stop() -> std::io::Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use segno::{Builder, Scheduled, testing};
+
+    use super::*;
+    use crate::shop::BAD_CARD;
+    use crate::workflow::{Order, checkout};
+
+    /// The whole application on a test's database, in a world without delays.
+    pub(crate) async fn shop(db: Db) -> segno::Result<Builder<Shop>> {
+        let world = World {
+            step: Duration::ZERO,
+            flakiness: 0.0,
+        };
+        let shop = Shop::open(db.clone(), world).await?;
+        let app = Segno::named("checkout").database(&db).state(shop);
+        let app = app.workflows(segno::workflows![
+            checkout,
+            stock::take_stock,
+            stock::count_shelf
+        ]);
+        Ok(app.queue(stock::queue()))
+    }
+
+    pub(crate) fn order(card: &str) -> Order {
+        Order {
+            sku: "kettle".into(),
+            quantity: 2,
+            cents: 4900,
+            card: card.into(),
+            email: "ada@example.com".into(),
+        }
+    }
+
+    /// What the shop's tables say after each run: one charge and one order, or neither, and the stock to match.
+    async fn sold(app: Segno, pieces: i64) -> segno::Result<()> {
+        let counts = app.db().transaction(|tx| {
+            Box::pin(async {
+                let count = "SELECT (SELECT COUNT(*) FROM charges), (SELECT COUNT(*) FROM orders), \
+                             (SELECT -COALESCE(SUM(available), 0) FROM stock)";
+                Ok(tx.query(count).fetch_one::<(i64, i64, i64)>().await?)
+            })
+        });
+        let bought = i64::from(pieces > 0);
+        match counts.await? {
+            found if found == (bought, bought, pieces) => Ok(()),
+            found => Err(segno::Error::message(format!(
+                "charges, orders, pieces: {found:?}"
+            ))),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_checkout_survives_every_crash() {
+        let trials = || {
+            let trials = testing::crash_everywhere_with(shop, checkout, order("4242"));
+            trials.any_result().check(|app, _| sold(app, 2))
+        };
+        assert_eq!(trials().await.unwrap().order_id, 1);
+        let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        assert_eq!(trials().on_postgres(postgres).await.unwrap().order_id, 1);
+    }
+
+    #[tokio::test]
+    async fn a_declined_card_survives_every_crash() {
+        let trials = testing::crash_everywhere_with(shop, checkout, order(BAD_CARD));
+        let error = trials.check(|app, _| sold(app, 0)).await.unwrap_err();
+        assert_eq!(error.to_string(), "card declined");
+    }
+
+    #[tokio::test]
+    async fn a_stock_take_survives_every_crash() {
+        let tick = || Scheduled {
+            scheduled_at: std::time::UNIX_EPOCH,
+            context: (),
+        };
+        let trials =
+            || testing::crash_everywhere_with(shop, stock::take_stock, tick()).any_result();
+        assert!(trials().await.unwrap() >= 147);
+        let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        assert!(trials().on_postgres(postgres).await.unwrap() >= 147);
+    }
 }

@@ -66,6 +66,11 @@ impl Shop {
             mail: Mail(desk),
         })
     }
+
+    /// How long a step works.
+    pub(crate) fn pace(&self) -> Duration {
+        self.mail.0.world.step
+    }
 }
 
 /// What all services share.

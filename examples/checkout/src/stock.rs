@@ -41,12 +41,12 @@ pub(crate) async fn take_stock(ctx: Ctx<Shop>, _tick: Scheduled) -> segno::Resul
 #[segno::workflow]
 pub(crate) async fn count_shelf(ctx: Ctx<Shop>, shelf: u32) -> segno::Result<u32> {
     ctx.step("walk there", async || {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(ctx.state().pace() / 2).await;
         Ok(())
     })
     .await?;
     ctx.step("count pieces", async || {
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        tokio::time::sleep(ctx.state().pace()).await;
         Ok(shelf * 7 + rand::random_range(0..5))
     })
     .await

@@ -2,11 +2,13 @@ module application
 
 go 1.25.0
 
-require github.com/dbos-inc/dbos-transact-golang v1.2.0
+require (
+	github.com/dbos-inc/dbos-transact-golang v1.2.0
+	github.com/gorilla/websocket v1.5.3
+)
 
 require (
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/gorilla/websocket v1.5.3 // indirect
 	github.com/jackc/pgerrcode v0.0.0-20250907135507-afb5586c32a6 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect

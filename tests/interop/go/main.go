@@ -92,6 +92,12 @@ func obey(ctx dbos.Context, given order) (any, bool, error) {
 			return nil, false, err
 		}
 		return handle.GetWorkflowID(), true, nil
+	case "export":
+		answer, err := conductor.ask(map[string]any{"type": "export_workflow", "workflow_id": given.ID, "export_children": true})
+		return answer["serialized_workflow"], true, err
+	case "import":
+		_, err := conductor.ask(map[string]any{"type": "import_workflow", "serialized_workflow": given.Key})
+		return nil, false, err
 	case "list":
 		return list(ctx, given.Key)
 	}
@@ -124,6 +130,8 @@ func launch() (dbos.Context, error) {
 		AppName:            name,
 		ApplicationVersion: "interop-" + name,
 		DatabaseURL:        os.Getenv("APP_DATABASE_URL"),
+		ConductorURL:       conductor.listen(),
+		ConductorAPIKey:    "interop",
 	})
 	if err != nil {
 		return nil, err

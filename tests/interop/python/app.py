@@ -1,5 +1,7 @@
 """The application of ../README.md on the official Python SDK."""
 
+import base64
+import gzip
 import json
 import os
 import sys
@@ -74,6 +76,23 @@ class Orders:
     def fork(self, order):
         return {"value": self.client.fork_workflow(order["id"], 0).workflow_id}
 
+    def database(self, operation):
+        """Python 3 has left export and import to others."""
+        database = self.client._sys_db
+        if not hasattr(database, operation):
+            raise NotImplementedError(f"this SDK has no {operation}")
+        return database
+
+    def export(self, order):
+        # For the control plane it pickles this list; as JSON it is what all others exchange.
+        database = self.database("export_workflow")
+        exported = database.export_workflow(order["id"], export_children=True)
+        return {"value": base64.b64encode(gzip.compress(json.dumps(exported).encode())).decode()}
+
+    def load(self, order):
+        database = self.database("import_workflow")
+        database.import_workflow(json.loads(gzip.decompress(base64.b64decode(order["key"]))))
+
     def list(self, order):
         found = self.client.list_workflows(workflow_id_prefix=order["key"])
         return {"value": [each.workflow_id for each in found]}
@@ -99,7 +118,9 @@ def main():
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            answer({"done": getattr(orders, order["do"])(order)})
+            # `import` is a word of the language.
+            obey = getattr(orders, {"import": "load"}.get(order["do"], order["do"]))
+            answer({"done": obey(order)})
         except Exception as error:  # What failed is for the tests to judge.
             answer({"error": f"{type(error).__name__}: {error}"})
     os._exit(0)

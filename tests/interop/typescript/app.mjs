@@ -1,6 +1,7 @@
 // The application of ../README.md on the official TypeScript SDK.
 
 import { createInterface } from "node:readline";
+import { gunzipSync, gzipSync } from "node:zlib";
 
 const NAME = process.env.APP_NAME;
 const URL = process.env.APP_DATABASE_URL;
@@ -61,11 +62,25 @@ const orders = {
   async fork({ id }) {
     return { value: await client.forkWorkflow(id, 0) };
   },
+  async export({ id }) {
+    const exported = await database("exportWorkflow").exportWorkflow(id, true);
+    return { value: gzipSync(JSON.stringify(exported)).toString("base64") };
+  },
+  async import({ key }) {
+    const workflows = JSON.parse(gunzipSync(Buffer.from(key, "base64")).toString());
+    await database("importWorkflow").importWorkflow(workflows);
+  },
   async list({ key }) {
     const found = await client.listWorkflows({ workflow_id_prefix: key });
     return { value: found.map((each) => each.workflowID) };
   },
 };
+
+/** The system database; TypeScript 5 has left export and import to others. */
+function database(operation) {
+  if (!client.systemDatabase[operation]) throw new Error(`this SDK has no ${operation}`);
+  return client.systemDatabase;
+}
 
 function answer(message) {
   console.log(`answer: ${JSON.stringify(message)}`);

@@ -94,6 +94,12 @@ async fn obey(app: &Segno, order: Order) -> segno::Result<Value> {
             let new_id = app.fork(id).await?;
             Ok(json!({ "value": new_id }))
         }
+        "export" => Ok(json!({ "value": app.export(&id, true).await? })),
+        "import" => Ok(json!({ "value": app.import(&order.key).await? })),
+        "delete" => {
+            app.delete(id).await?;
+            Ok(Value::Null)
+        }
         "list" => {
             let found = app.workflows().id_prefix(order.key).await?;
             let ids: Vec<_> = found.into_iter().map(|each| each.id).collect();
