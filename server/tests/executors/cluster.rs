@@ -196,6 +196,49 @@ async fn a_case_outlives_the_instance_that_drives_it() {
     assert_eq!(c.recoveries("shop").await.len(), 1);
 }
 
+/// All instances are away for longer than the grace: whoever dials within a grace of their return is left alone,
+/// and who does not is recovered after it.
+#[tokio::test]
+async fn everybody_has_a_full_grace_after_all_instances_were_away() {
+    const GRACE: Duration = Duration::from_secs(4);
+    let Pair {
+        mut a,
+        mut b,
+        workflows,
+        database,
+    } = pair(4).await;
+    for id in ["returns", "late", "dies"] {
+        workflows.running(1, id, "v1");
+    }
+    let fakes = (
+        connect(&a, &b, "returns", &workflows, usual).await,
+        connect(&b, &a, "late", &workflows, usual).await,
+        connect(&b, &a, "dies", &workflows, usual).await,
+    );
+    let addresses = (a.address, b.address);
+    a.kill().await;
+    b.kill().await;
+    drop(fakes);
+    tokio::time::sleep(GRACE + Duration::from_secs(1)).await;
+    let a = Instance::start_at(&database.url, addresses.0).await;
+    let back = Instant::now();
+    let b = Instance::start_at(&database.url, addresses.1).await;
+    let _returns = connect(&a, &b, "returns", &workflows, usual).await;
+    // Late in its grace, which a second of the machine's own slowness must not end.
+    tokio::time::sleep((GRACE / 2).saturating_sub(back.elapsed())).await;
+    let _late = connect(&b, &a, "late", &workflows, usual).await;
+    b.until_recovery("shop", "dies", "RECOVERED").await;
+    let taken = workflows.all()["dies-v1-0"].since - back;
+    assert!(taken > GRACE - Duration::from_millis(500), "{taken:?}");
+    let dead: Vec<Value> = b.recoveries("shop").await;
+    let dead = dead.iter().filter(|record| !record["deadAt"].is_null());
+    assert_eq!(dead.count(), 1, "nobody else was taken for dead");
+    for id in ["returns", "late"] {
+        let rows = workflows.all();
+        assert_eq!(rows[&format!("{id}-v1-0")].executor_id, id);
+    }
+}
+
 #[tokio::test]
 async fn what_is_cut_off_at_one_instance_is_cut_off_at_all() {
     let Pair {

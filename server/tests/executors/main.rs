@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod books;
+mod busy;
 mod chaos;
 mod cluster;
 mod deployments;
