@@ -16,10 +16,12 @@ demo: ## watch a recovery: server, three executors and a load of checkouts on em
 test: ## everything, real PostgreSQL and official SDKs included; ends with a count
 	@tests/setup.sh && tests/postgres.sh tests/run.py
 
-bench: ## what a checkpoint costs, and what a fleet costs the server (see bench/README.md)
+bench: ## what a checkpoint and a fleet cost, and how fast a dead executor's work goes on (see bench/README.md)
 	cargo build --release -p segno-measure -p segno-server
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/recorder
 	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/fleet --json $(TARGET)/fleet.json
+	@SEGNO_POSTGRES_DURABLE=1 tests/postgres.sh $(TARGET)/release/fleet handover --json $(TARGET)/handover.json \
+		--relay "$$(bench/relay.sh $(TARGET)/relay)"
 
 console: ## build the console into web/dist, which the next build of the binary embeds
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build

@@ -58,7 +58,7 @@ struct MeasureArgs {
     stores: Vec<Store>,
 
     /// Connected executors, one step after the other; cut to what the file limit allows
-    #[arg(long, value_delimiter = ',', default_value = "1000,5000,15000")]
+    #[arg(long, value_delimiter = ',', default_value = "1000,15000")]
     executors: Vec<usize>,
 
     /// Executors in each process
@@ -70,7 +70,7 @@ struct MeasureArgs {
     settle: u64,
 
     /// Seconds over which the idle server is watched
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 30)]
     idle: u64,
 
     /// Relayed requests a second
@@ -318,12 +318,7 @@ impl Run<'_> {
         let processor_time = server.processor_time()?.as_secs_f64();
         // A late verdict would come by now.
         rest(5).await;
-        let recoveries = server
-            .call("GET", &format!("/apps/{APP}/recoveries?limit=1000"), None)
-            .await?;
-        let dead = recoveries.as_array().map_or(0, |all| {
-            all.iter().filter(|one| !one["deadAt"].is_null()).count()
-        });
+        let dead = deaths(server, APP).await?;
         let after = crowd.counts();
         Ok(Storm {
             executors: crowd.size(),
@@ -342,13 +337,13 @@ impl Run<'_> {
 
 /// How many executors the API shows as HEALTHY.
 async fn healthy(server: &Server) -> anyhow::Result<usize> {
-    Ok(fleet_of(server).await?.0)
+    Ok(fleet_of(server, APP).await?.0)
 }
 
 /// How many executors the API shows as HEALTHY, and how many as anything else.
-async fn fleet_of(server: &Server) -> anyhow::Result<(usize, usize)> {
+async fn fleet_of(server: &Server, app: &str) -> anyhow::Result<(usize, usize)> {
     let all = server
-        .call("GET", &format!("/apps/{APP}/executors"), None)
+        .call("GET", &format!("/apps/{app}/executors"), None)
         .await?;
     let all = all.as_array().context("the executors are no list")?;
     let healthy = all
@@ -356,6 +351,16 @@ async fn fleet_of(server: &Server) -> anyhow::Result<(usize, usize)> {
         .filter(|executor| executor["status"] == "HEALTHY")
         .count();
     Ok((healthy, all.len() - healthy))
+}
+
+/// How many executors of an application were declared dead, of the last thousand that were lost.
+async fn deaths(server: &Server, app: &str) -> anyhow::Result<usize> {
+    let recoveries = server
+        .call("GET", &format!("/apps/{app}/recoveries?limit=1000"), None)
+        .await?;
+    Ok(recoveries.as_array().map_or(0, |all| {
+        all.iter().filter(|one| !one["deadAt"].is_null()).count()
+    }))
 }
 
 async fn rest(seconds: u64) {

@@ -27,9 +27,18 @@ pub(crate) fn binary(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
-/// A running `segno serve`.
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Segno,
+    /// See bench/relay.sh.
+    Relay,
+}
+
+/// A running `segno serve`, or `relay serve`.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    maker: Maker,
     binary: PathBuf,
     database_url: String,
     admin_key: String,
@@ -46,17 +55,53 @@ impl Server {
         directory: &Path,
     ) -> anyhow::Result<Self> {
         let admin_key = format!("dbos_{}", uuid::Uuid::new_v4().simple());
-        Self::start_with(binary, database_url, directory, admin_key).await
+        Self::start_with(Maker::Segno, binary, database_url, directory, admin_key).await
+    }
+
+    /// Starts a `relay` over a database, in the same way.
+    pub(crate) async fn start_relay(
+        binary: &Path,
+        database_url: &str,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let run = |arguments: &'static [&'static str]| {
+            Command::new(binary)
+                .args(arguments)
+                .env("RELAY_DATABASE_URL", without_tls(database_url))
+                .output()
+        };
+        let migrated = run(&["migrate"]).await?;
+        if !migrated.status.success() {
+            bail!(
+                "relay migrate: {}",
+                String::from_utf8_lossy(&migrated.stderr)
+            );
+        }
+        let made = run(&["apikey", "create", "--org", "local", "--name", "bench"]).await?;
+        let text = String::from_utf8_lossy(&made.stdout);
+        let key = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c)))
+            .find(|word| word.starts_with("dbos_"))
+            .with_context(|| format!("relay apikey create tells no key: {text}"))?;
+        Self::start_with(
+            Maker::Relay,
+            binary,
+            database_url,
+            directory,
+            key.to_owned(),
+        )
+        .await
     }
 
     /// Starts another instance over the same database.
     pub(crate) async fn start_another(&self) -> anyhow::Result<Self> {
         let directory = self.log.parent().context("the log is nowhere")?;
         let key = self.admin_key.clone();
-        Self::start_with(&self.binary, &self.database_url, directory, key).await
+        Self::start_with(self.maker, &self.binary, &self.database_url, directory, key).await
     }
 
     async fn start_with(
+        maker: Maker,
         binary: &Path,
         database_url: &str,
         directory: &Path,
@@ -64,9 +109,10 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = directory.join("server.log");
-        let child = spawn(binary, address, database_url, &admin_key, &log)?;
+        let child = spawn(maker, binary, address, database_url, &admin_key, &log)?;
         let server = Self {
             address,
+            maker,
             binary: binary.to_owned(),
             database_url: database_url.to_owned(),
             admin_key,
@@ -98,6 +144,7 @@ impl Server {
     pub(crate) async fn restart(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         self.child = spawn(
+            self.maker,
             &self.binary,
             self.address,
             &self.database_url,
@@ -110,7 +157,11 @@ impl Server {
 
     async fn until_ready(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        let url = format!("http://{}/readyz", self.address);
+        let path = match self.maker {
+            Maker::Segno => "readyz",
+            Maker::Relay => "healthz",
+        };
+        let url = format!("http://{}/{path}", self.address);
         loop {
             let answer = self.client.get(&url).send().await;
             if answer.is_ok_and(|answer| answer.status() == 200) {
@@ -127,6 +178,10 @@ impl Server {
     pub(crate) async fn prepare(&self, app: &str) -> anyhow::Result<String> {
         self.call("PUT", &format!("/apps/{app}"), Some(json!({})))
             .await?;
+        if self.maker == Maker::Relay {
+            // Its key is for everything.
+            return Ok(self.admin_key.clone());
+        }
         let body = json!({"permissions": ["websocket.connect", "application.read"]});
         let made = self
             .call("POST", &format!("/tokens/{app}"), Some(body))
@@ -186,6 +241,7 @@ impl Server {
 }
 
 fn spawn(
+    maker: Maker,
     binary: &Path,
     address: SocketAddr,
     database_url: &str,
@@ -196,15 +252,28 @@ fn spawn(
         .create(true)
         .append(true)
         .open(log)?;
-    Command::new(binary)
-        .arg("serve")
-        .args(["--listen", &address.to_string(), "--auth", "keys"])
-        .env("SEGNO_DATABASE_URL", database_url)
-        .env("SEGNO_ADMIN_KEY", admin_key)
+    let mut command = Command::new(binary);
+    match maker {
+        Maker::Segno => command
+            .arg("serve")
+            .args(["--listen", &address.to_string(), "--auth", "keys"])
+            .env("SEGNO_DATABASE_URL", database_url)
+            .env("SEGNO_ADMIN_KEY", admin_key),
+        Maker::Relay => command
+            .arg("serve")
+            .env("RELAY_LISTEN_ADDR", address.to_string())
+            .env("RELAY_DATABASE_URL", without_tls(database_url)),
+    };
+    command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", binary.display()))
+}
+
+/// Go's driver insists on TLS unless it is told not to; Postgres here has none.
+fn without_tls(url: &str) -> String {
+    format!("{url}?sslmode=disable")
 }

@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 pub(crate) use ledger::Ledger;
-use report::{Handovers, Mass, Report};
-use stage::Stage;
+use report::{Handovers, Mass, Move, Report};
+use stage::{Stage, register};
 
 use crate::crowd::Crowd;
 use crate::load;
@@ -73,6 +73,10 @@ pub(crate) struct HandoverArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,3")]
     instances: Vec<usize>,
 
+    /// The program of the open control plane `relay`, for comparison (bench/relay.sh builds it); none if empty
+    #[arg(long, default_value = "")]
+    relay: PathBuf,
+
     /// Writes the figures there as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -96,7 +100,10 @@ pub(crate) async fn measure(args: HandoverArgs, files: u64) -> anyhow::Result<()
     report.print_head();
     for scenario in &args.only {
         match scenario {
-            Scenario::Killed => report.add(killed(&args).await?),
+            Scenario::Killed => {
+                report.add(killed("killed", &args, Stage::set(&args, 1).await?).await?);
+                compare(&mut report, &args).await;
+            }
             Scenario::WithInstance => report.add(with_instance(&args).await?),
             Scenario::Stopped => report.add(stopped(&args).await?),
             Scenario::Many => {
@@ -118,8 +125,23 @@ async fn odd_pause() {
     tokio::time::sleep(Duration::from_millis(rand::random_range(10..50))).await;
 }
 
-async fn killed(args: &HandoverArgs) -> anyhow::Result<Handovers> {
-    let mut stage = Stage::set(args, 1).await?;
+/// The same executors and the same grace with the other control plane, if there is one. That it fails is no
+/// failure of ours.
+async fn compare(report: &mut Report, args: &HandoverArgs) {
+    if args.relay.as_os_str().is_empty() {
+        return println!("  dbos-relay: not measured, for there is no program of it");
+    }
+    let measured = async {
+        let stage = Stage::set_relay(args, &args.relay).await?;
+        killed("killed, dbos-relay", args, stage).await
+    };
+    match measured.await {
+        Ok(figures) => report.compare(figures),
+        Err(error) => println!("  dbos-relay: not measured: {error:#}"),
+    }
+}
+
+async fn killed(name: &str, args: &HandoverArgs, mut stage: Stage) -> anyhow::Result<Handovers> {
     stage.live(LIVING);
     let doomed = stage.doom(args.repetitions, 1, &stage.addresses());
     stage.until_healthy(0).await?;
@@ -128,7 +150,7 @@ async fn killed(args: &HandoverArgs) -> anyhow::Result<Handovers> {
         odd_pause().await;
     }
     let waits = stage.until_taken().await;
-    let figure = Handovers::of("killed", &waits, stage.grace, 500, stage.false_offers());
+    let figure = Handovers::of(name, &waits, stage.grace, 500, stage.false_offers());
     stage.clear().await?;
     Ok(figure)
 }
@@ -183,7 +205,7 @@ async fn many(args: &HandoverArgs, instances: usize, files: u64) -> anyhow::Resu
     let addresses = stage.addresses();
     let most = usize::try_from(files.saturating_sub(crate::SPARE_FILES)).unwrap_or(usize::MAX);
     let room = (most * instances).saturating_sub(args.dead + LIVING_OF_MANY);
-    let key = stage.servers[0].prepare(OTHERS).await?;
+    let key = register(&stage.servers[0], OTHERS, args.grace).await?;
     let mut others = Crowd::new(&addresses, OTHERS, &key, 4000);
     others.grow(args.others.min(room)).await?;
     stage.live(LIVING_OF_MANY);
@@ -220,10 +242,46 @@ async fn many(args: &HandoverArgs, instances: usize, files: u64) -> anyhow::Resu
         lost_meanwhile: lost,
         before,
         meanwhile: meanwhile?,
+        moved: match instances {
+            1 => None,
+            _ => Some(moved(&mut stage, &others).await?),
+        },
     };
     drop(others);
     stage.clear().await?;
     Ok(mass)
+}
+
+/// One of several instances is killed: everybody whom it held dials another one, and nobody is taken for dead.
+async fn moved(stage: &mut Stage, others: &Crowd) -> anyhow::Result<Move> {
+    let (limit, before) = (Duration::from_secs(60), others.counts());
+    let Some(mut dead) = stage.servers.pop() else {
+        bail!("there is no instance to be killed");
+    };
+    let began = Instant::now();
+    dead.crash().await?;
+    let settle = async {
+        // Everybody notices the loss before anybody can be counted as back.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        others.until_known(limit).await?;
+        let connected_in = began.elapsed();
+        while crate::fleet_of(&stage.servers[0], OTHERS).await? != (others.size(), 0) {
+            if began.elapsed() > limit {
+                bail!("not everybody is HEALTHY after an instance died");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok((connected_in, began.elapsed()))
+    };
+    let (settled, meanwhile) = tokio::join!(settle, calls(stage, stage.grace.as_secs() + 5));
+    let (connected_in, healthy_in) = settled?;
+    Ok(Move {
+        executors: others.counts().lost - before.lost,
+        connected_in: connected_in.as_secs_f64(),
+        healthy_in: healthy_in.as_secs_f64(),
+        false_deaths: crate::deaths(&stage.servers[0], OTHERS).await?,
+        meanwhile: meanwhile?,
+    })
 }
 
 /// What callers of all instances get.

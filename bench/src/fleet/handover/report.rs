@@ -47,6 +47,23 @@ pub(super) struct Mass {
     pub(super) lost_meanwhile: u64,
     pub(super) before: Outcome,
     pub(super) meanwhile: Outcome,
+    /// Then one of several instances was killed.
+    pub(super) moved: Option<Move>,
+}
+
+/// What became of the living executors of an instance that was killed.
+#[derive(Debug, Serialize)]
+pub(super) struct Move {
+    /// How many it held, at least.
+    pub(super) executors: u64,
+    /// Until the last one was connected to another instance, seconds.
+    pub(super) connected_in: f64,
+    /// Until the API showed all of them HEALTHY.
+    pub(super) healthy_in: f64,
+    /// Executors declared dead: each is a false death.
+    pub(super) false_deaths: usize,
+    /// What callers of the other instances got.
+    pub(super) meanwhile: Outcome,
 }
 
 impl Handovers {
@@ -124,24 +141,50 @@ impl Report {
         self.handovers.push(handovers);
     }
 
+    /// The same as the last, of another control plane.
+    pub(super) fn compare(&mut self, theirs: Handovers) {
+        theirs.print();
+        if let Some(ours) = self.handovers.last() {
+            let grace = self.grace as f64 * 1000.0;
+            println!(
+                "  theirs : ours, beyond grace p50 {:.1}, p99 {:.1}; with the grace p50 {:.2}, p99 {:.2}",
+                theirs.p50 / ours.p50,
+                theirs.p99 / ours.p99,
+                (grace + theirs.p50) / (grace + ours.p50),
+                (grace + theirs.p99) / (grace + ours.p99),
+            );
+        }
+        self.handovers.push(theirs);
+    }
+
     pub(super) fn add_mass(&mut self, mass: Mass) {
         mass.handovers.print();
         println!(
             "    {} executors connected, {} of others lost meanwhile; nobody lost shown {:.1} s after the kill",
             mass.connected, mass.lost_meanwhile, mass.settled_in
         );
-        for (name, calls) in [("before", &mass.before), ("meanwhile", &mass.meanwhile)] {
-            let (total, late) = (&calls.total, &calls.late);
+        print_calls("before", &mass.before);
+        print_calls("meanwhile", &mass.meanwhile);
+        if let Some(moved) = &mass.moved {
             println!(
-                "    API {name:10} {:5} calls, {} failed; p50 {:.1}, p99 {:.1}, max {:.1} ms, of which sent late p99 {:.1} ms",
-                calls.calls,
-                calls.failed,
-                ms(total.p50_us),
-                ms(total.p99_us),
-                ms(total.max_us),
-                ms(late.p99_us)
+                "    an instance killed: {} executors connected to others in {:.1} s, HEALTHY in {:.1} s, {} false deaths",
+                moved.executors, moved.connected_in, moved.healthy_in, moved.false_deaths
             );
+            print_calls("meanwhile", &moved.meanwhile);
         }
         self.masses.push(mass);
     }
+}
+
+fn print_calls(when: &str, calls: &Outcome) {
+    let (total, late) = (&calls.total, &calls.late);
+    println!(
+        "    API {when:10} {:5} calls, {} failed; p50 {:.1}, p99 {:.1}, max {:.1} ms, of which sent late p99 {:.1} ms",
+        calls.calls,
+        calls.failed,
+        ms(total.p50_us),
+        ms(total.p99_us),
+        ms(total.max_us),
+        ms(late.p99_us)
+    );
 }

@@ -1,6 +1,7 @@
 //! Instances, executors that live, and executors that are going to be lost.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,16 @@ use crate::server::{self, Server};
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 /// Nothing here takes longer, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Registers an application with this grace, seconds, and makes a key for it.
+pub(super) async fn register(server: &Server, app: &str, grace: u64) -> anyhow::Result<String> {
+    let key = server.prepare(app).await?;
+    let settings = json!({"executorTimeoutSecs": grace});
+    server
+        .call("PATCH", &format!("/apps/{app}"), Some(settings))
+        .await?;
+    Ok(key)
+}
 
 pub(super) struct Stage {
     pub(super) servers: Vec<Server>,
@@ -40,15 +51,28 @@ impl Stage {
         while servers.len() < instances {
             servers.push(servers[0].start_another().await?);
         }
-        let key = servers[0].prepare(APP).await?;
-        let settings = json!({"executorTimeoutSecs": args.grace});
-        servers[0]
-            .call("PATCH", &format!("/apps/{APP}"), Some(settings))
-            .await?;
+        Self::over(servers, scratch, args.grace).await
+    }
+
+    /// One `relay`, see bench/relay.sh.
+    pub(super) async fn set_relay(args: &HandoverArgs, binary: &Path) -> anyhow::Result<Self> {
+        let scratch = Scratch::create(Store::Postgres, args.postgres.as_deref()).await?;
+        let started = Server::start_relay(binary, &scratch.url, scratch.directory.path()).await;
+        match started {
+            Ok(server) => Self::over(vec![server], scratch, args.grace).await,
+            Err(error) => {
+                scratch.remove().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn over(servers: Vec<Server>, scratch: Scratch, grace: u64) -> anyhow::Result<Self> {
+        let key = register(&servers[0], APP, grace).await?;
         Ok(Self {
             servers,
             key,
-            grace: Duration::from_secs(args.grace),
+            grace: Duration::from_secs(grace),
             ledger: Arc::default(),
             counters: Arc::default(),
             living: JoinSet::new(),
@@ -113,7 +137,7 @@ impl Stage {
     pub(super) async fn until_healthy(&self, at: usize) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let (healthy, others) = crate::fleet_of(&self.servers[at]).await?;
+            let (healthy, others) = crate::fleet_of(&self.servers[at], APP).await?;
             if (healthy, others) == (self.connected, 0) {
                 return Ok(());
             }
