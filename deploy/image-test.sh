@@ -14,7 +14,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-max_mib=40
+max_mib=${MAX_MIB:-40}
 python=${PYTHON:-python3}
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 
@@ -51,10 +51,11 @@ echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >"$base/etc/passwd"
 echo 'nonroot:x:65532:' >"$base/etc/group"
 echo 'hosts: files dns' >"$base/etc/nsswitch.conf"
 kind=static
-if ldd "$segno" 2>/dev/null | grep -q '=>'; then
+libraries=$(ldd "$segno" 2>/dev/null || true)
+if [[ $libraries == *'=>'* ]]; then
     kind="dynamic, with this machine's C library"
     # Each library at the path where the program looks for it.
-    ldd "$segno" | grep -oE '/[^ ]+' | while read -r library; do
+    echo "$libraries" | grep -oE '/[^ ]+' | while read -r library; do
         install -D "$(readlink -f "$library")" "$base$library"
     done
 fi

@@ -173,7 +173,7 @@ def stages() -> list[Stage]:
                 str(ROOT / ".cache" / "deploy" / "python" / "bin" / "python"),
                 *("-m", "pytest", "-c", str(DEPLOY_TESTS / "pytest.ini"), str(DEPLOY_TESTS), "--numprocesses=3"),
             ],
-            needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "nginx", "sqlite3", "root"),
+            needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "nginx", "sqlite3", "buildah", "root"),
             after=(
                 *("build", "deploy environment", environment("python"), environment("typescript")),
                 *("deploy tools", "oidc modules", "previous server"),
@@ -212,6 +212,8 @@ def lacking(need: str) -> str | None:
         return "no nginx (https://nginx.org)"
     if need == "sqlite3" and shutil.which("sqlite3") is None:
         return "no sqlite3 (https://sqlite.org)"
+    if need == "buildah" and shutil.which("buildah") is None:
+        return "no buildah (https://buildah.io)"
     if need == "pgbouncer" and not (shutil.which("pgbouncer") or Path("/usr/sbin/pgbouncer").exists()):
         return "no PgBouncer (https://www.pgbouncer.org)"
     if need == "root" and (os.geteuid() != 0 or shutil.which("ip") is None):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beyond the toolchains and is not there yet: the PostgreSQL server,
-# Python's venv module, a C compiler, Chromium, Go, a JDK with Maven, Prometheus, Caddy, nginx, sqlite3, PgBouncer. Safe to repeat; does nothing on a
+# Python's venv module, a C compiler, Chromium, Go, a JDK with Maven, Prometheus, Caddy, nginx, sqlite3, buildah, PgBouncer. Safe to repeat; does nothing on a
 # machine that has them.
 #
 # Needs root and apt for that. Elsewhere it prints what to install; the stages that lack something
@@ -21,6 +21,7 @@ command -v ip >/dev/null || missing+=(iproute2)
 PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx-light)
 command -v sqlite3 >/dev/null || missing+=(sqlite3)
+command -v buildah >/dev/null || missing+=(buildah)
 
 go_release=$(go env GOVERSION 2>/dev/null || true) # go1.25.3
 if ! [[ $go_release =~ ^go1\.([0-9]+) ]] || ((BASH_REMATCH[1] < 25)); then
