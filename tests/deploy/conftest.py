@@ -8,7 +8,7 @@ from pathlib import Path
 import environments
 import pytest
 from harness.server import program
-from tools import ROOT, run
+from tools import ROOT, run, tool
 from topology import IMAGES, Image, Topology, python_image
 
 
@@ -63,3 +63,12 @@ def topology(tmp_path: Path, images: dict[str, Image]) -> Iterator[Callable[...,
         each.down()
     left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=False).stdout
     assert not any(each.id in left for each in made)
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, packed from the binaries of the tests."""
+    folder = tmp_path_factory.mktemp("release") / "dist"
+    settings = os.environ | {"DIST": str(folder), "SBOM": "npm", "HELM": str(tool("helm"))}
+    run(ROOT / "deploy" / "release.sh", program().parent, env=settings)
+    return folder

@@ -165,8 +165,18 @@ def test_observability_page(server: Instance, tmp_path: Path) -> None:
         assert answer.status_code == 200
 
 
-def test_install_page(stores: Callable[..., Store], tmp_path: Path) -> None:
-    containers, cluster, serve, rescue, check = steps(OPERATE / "install.md")
+def test_install_page(stores: Callable[..., Store], dist: Path, tmp_path: Path) -> None:
+    containers, cluster, release, serve, rescue, check = steps(OPERATE / "install.md")
+    version, triple = "0.1.0", re.search(r"segno-0\.1\.0-(\S+)\.tar\.gz", release)
+    assert triple and f'version = "{version}"' in (ROOT / "Cargo.toml").read_text()
+    for name in ("SHA256SUMS", f"segno-{version}-{triple[1]}.tar.gz"):
+        (tmp_path / name).write_bytes((dist / name).read_bytes())
+    local = tmp_path / "local"
+    shell(substituted(release, {"/usr/local": str(local)}), tmp_path)
+    installed = {"bin/segno", "share/man/man1/segno-serve.1", "share/bash-completion/completions/segno"}
+    assert all((local / each).is_file() for each in installed)
+    assert run(local / "bin" / "segno", "--version").startswith("segno ")
+
     subprocess.run(["cp", "-r", str(ROOT / "deploy"), str(tmp_path / "deploy")], check=True)
     secret, rendered = tmp_path / "secret", tmp_path / "rendered.yaml"
     shell(

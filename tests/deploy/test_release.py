@@ -1,22 +1,11 @@
 """What a release consists of, packed from the binaries of the tests; `deploy/release.sh` alone builds them first."""
 
 import json
-import os
 import subprocess
 import tarfile
 from pathlib import Path
 
-import pytest
-from harness.server import program
-from tools import ROOT, run, tool
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release") / "dist"
-    settings = os.environ | {"DIST": str(folder), "SBOM": "npm", "HELM": str(tool("helm"))}
-    run(ROOT / "deploy" / "release.sh", program().parent, env=settings)
-    return folder
+from tools import run
 
 
 def test_the_checksums_are_those_of_the_tarball_and_the_chart(dist: Path) -> None:
