@@ -180,6 +180,13 @@ def stages() -> list[Stage]:
             ),
             env={"SEGNO_BIN": str(segno)},
         ),
+        # It brings databases of its own.
+        Stage(
+            "chaos",
+            [str(ROOT / TARGET / "debug" / "chaos"), "--minutes=5", "--rate=8", "--instances=2"],
+            needs=("cargo", "postgres"),
+            after=("build", environment("python")),
+        ),
         Stage("console modules", NPM_CI, needs=("node",), folder=CONSOLE_TESTS),
         Stage(
             "console",

@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
-use crate::step::decode;
+use crate::step::recall;
 use crate::system_database::{Dialect, Options};
 use crate::transaction::{Db, Tx, from_database, is_away, is_contention};
 use crate::underway::Doing;
@@ -239,7 +239,7 @@ where
 {
     let (position, recorded) = execution.replay_or_misuse(position, &name).await;
     if let Some(recorded) = recorded {
-        return decode(&name, recorded);
+        return recall(&execution, position, &name, recorded).await;
     }
     let _active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = execution.now_ms();
@@ -285,7 +285,7 @@ where
         (None, None) => StepResult::Nothing,
     };
     match execution.record(position, &name, started_at, result).await {
-        Ok(()) => decode(&name, recorded),
+        Ok(()) => recall(&execution, position, &name, recorded).await,
         Err(error) => execution.fail(error).await,
     }
 }

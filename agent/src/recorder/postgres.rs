@@ -167,7 +167,7 @@ impl Writer {
         let idle = self.idle().pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect().await.map_err(not_connected)?,
         };
         let rows = query.fetch_all(&mut connection).await;
         if !rows.as_ref().is_err_and(super::is_away) {
@@ -178,6 +178,17 @@ impl Writer {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that ends while it is being made shows as a garbled one. Only of a connection that stands can that be the
+/// fault of what was sent over it.
+fn not_connected(error: sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::Protocol(text) => {
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, text))
+        }
+        other => other,
     }
 }
 

@@ -159,6 +159,30 @@ async fn a_transaction_whose_commit_is_never_confirmed_happens_once() {
     database.drop().await;
 }
 
+/// To the driver a dial that ends while it is made is a garbled connection: no fault of what was to be written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_up_on_every_dial_fails_nothing() {
+    let database = PostgresDatabase::create().await;
+    let proxy = Proxy::before(&database.url).await;
+    let world = World::on(&Db::connect(&proxy.url).await.unwrap()).await;
+    let app = world.app().launch().await.unwrap();
+    let run = app.start(steps, 2000).id("run").await.unwrap();
+    within(async {
+        while world.ran.load(Ordering::Relaxed) < 5 {
+            tokio::task::yield_now().await;
+        }
+        proxy.hang_up(true);
+        while proxy.hung_up_on() < 60 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        proxy.hang_up(false);
+    })
+    .await;
+    assert_eq!(within(run).await.unwrap(), 1_999_000);
+    app.abort().await;
+    database.drop().await;
+}
+
 async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
     ctx.sleep(Duration::from_secs(3600)).await;
     let woken = ctx.step("wake", || async { Ok(1) }).await?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// In the parameters of what a test wants to lose the answer to.
 pub const MARK: &str = "cut-the-answer";
@@ -15,6 +16,9 @@ struct Plan {
     mark: Mutex<Option<String>>,
     seen: AtomicUsize,
     cuts: AtomicUsize,
+    /// Every connection is ended, and each new one as soon as it is made.
+    hung_up: watch::Sender<bool>,
+    hung_up_on: AtomicUsize,
 }
 
 pub struct Proxy {
@@ -38,8 +42,19 @@ impl Proxy {
         let shared = plan.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *shared.hung_up.borrow() {
+                    shared.hung_up_on.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 let server = TcpStream::connect((to.0.as_str(), to.1)).await.unwrap();
-                tokio::spawn(pass(client, server, shared.clone()));
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    let mut hung_up = shared.hung_up.subscribe();
+                    tokio::select! {
+                        () = pass(client, server, shared.clone()) => {}
+                        _ = hung_up.wait_for(|hung_up| *hung_up) => {}
+                    }
+                });
             }
         });
         Self {
@@ -54,6 +69,15 @@ impl Proxy {
 
     pub fn heal(&self) {
         *self.plan.mark.lock().unwrap() = None;
+    }
+
+    pub fn hang_up(&self, hung_up: bool) {
+        self.plan.hung_up.send_replace(hung_up);
+    }
+
+    /// Connections that were made and ended at once.
+    pub fn hung_up_on(&self) -> usize {
+        self.plan.hung_up_on.load(Ordering::Relaxed)
     }
 
     pub fn cuts(&self) -> usize {

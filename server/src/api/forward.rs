@@ -129,7 +129,12 @@ pub(crate) fn summary(message: &str) -> &str {
 
 /// Which status an executor's words mean.
 fn status_of(line: &str) -> StatusCode {
-    const WORDS: [(StatusCode, &[&str]); 4] = [
+    const WORDS: [(StatusCode, &[&str]); 5] = [
+        // Its database is away: that says nothing about the request, whatever words follow.
+        (
+            StatusCode::BAD_GATEWAY,
+            &["operationalerror", "connection", "sslrequest", "oserror"],
+        ),
         (StatusCode::FORBIDDEN, &["metadata-only mode"]),
         (
             StatusCode::NOT_FOUND,
@@ -215,6 +220,18 @@ mod tests {
             problem.detail(),
             "ERROR: duplicate key value violates unique constraint \"workflow_status_pkey\""
         );
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_the_gateways_problem() {
+        for line in [
+            "list_application_versions failed: system database: encountered unexpected or invalid data: unexpected \
+             response from SSLRequest: 0x00 (sqlx_postgres::connection::tls:95)",
+            "sqlalchemy.exc.OperationalError: (psycopg.OperationalError) connection failed: FATAL:  database \"app\" \
+             does not exist",
+        ] {
+            assert_eq!(remote(line).status(), StatusCode::BAD_GATEWAY, "{line}");
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Default for Options {
         Self {
             heartbeat_every: Duration::from_secs(2),
             heartbeat_expiry: Duration::from_secs(10),
-            sweep_every: Duration::from_secs(600),
+            // Whoever died before it connected leaves work behind that only a sweep finds.
+            sweep_every: Duration::from_secs(60),
             retry: (Duration::from_secs(2), Duration::from_secs(60)),
         }
     }

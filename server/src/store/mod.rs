@@ -151,9 +151,11 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::RowNotFound => Self::NotFound,
+            // A connection that ends while it is being made is a protocol error to sqlx.
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
+            | sqlx::Error::Protocol(_)
             | sqlx::Error::Tls(_) => Self::Unavailable(error),
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Taken,
             sqlx::Error::Database(database) if database.is_foreign_key_violation() => {

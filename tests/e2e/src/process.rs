@@ -1,7 +1,7 @@
 //! Processes that can be killed, and their output when a test fails.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,15 +15,17 @@ use tokio::process::{Child, Command};
 /// When it was not built, with the command that builds it.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // …/debug/deps/recovery-0123 -> …/debug
-    let directory = test
-        .parent()
-        .and_then(Path::parent)
-        .context("the test has no directory")?;
+    // …/debug/deps/recovery-0123 -> …/debug; programs are there themselves.
+    let directory = test.parent().context("the test has no directory")?;
+    let directory = if directory.ends_with("deps") {
+        directory.parent().unwrap_or(directory)
+    } else {
+        directory
+    };
     let binary = directory.join(name);
     anyhow::ensure!(
         binary.exists(),
-        "{} is missing: run `cargo build {}--bin segno --bin checkout` first",
+        "{} is missing: run `cargo build {}--bin {name}` first",
         binary.display(),
         if directory.ends_with("release") {
             "--release "

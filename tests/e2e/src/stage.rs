@@ -297,7 +297,10 @@ fn start_server(
 }
 
 /// A port below those that the system hands out by itself, so that it is still free after a restart.
-fn free_address() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When none of many is free.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     for _ in 0..200 {
         let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(15_000..30_000)));
         if std::net::TcpListener::bind(address).is_ok() {
