@@ -185,9 +185,10 @@ impl Writer {
 /// fault of what was sent over it.
 fn not_connected(error: sqlx::Error) -> sqlx::Error {
     match error {
-        sqlx::Error::Protocol(text) => {
-            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, text))
-        }
+        sqlx::Error::Protocol(text) => sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::ConnectionAborted,
+            text,
+        )),
         other => other,
     }
 }

@@ -91,8 +91,7 @@ impl Callers {
 
     /// Calls at the asked rate until dropped; a call that hangs does not hold up the others.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut tick =
-            tokio::time::interval(Duration::from_secs_f64(1.0 / self.world.args.calls));
+        let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / self.world.args.calls));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut calls = tokio::task::JoinSet::new();
         loop {
@@ -146,11 +145,13 @@ impl Callers {
         };
         let rows = timeout(Duration::from_secs(5), ask).await.ok()?.ok()?;
         let (id, version) = self.world.random(|rng| rows.choose(rng).cloned())?;
-        lock(&self.world.busy).insert(id.clone()).then(|| Candidate {
-            id,
-            language,
-            version: version.unwrap_or_default(),
-        })
+        lock(&self.world.busy)
+            .insert(id.clone())
+            .then(|| Candidate {
+                id,
+                language,
+                version: version.unwrap_or_default(),
+            })
     }
 
     // ---- reading --------------------------------------------------------------------------------
@@ -181,7 +182,9 @@ impl Callers {
         let said = body["status"].as_str().unwrap_or_default();
         let over = ["SUCCESS", "ERROR"].contains(&before.as_str());
         if !status.is_success() || (over && said != before) {
-            self.lie(format!("GET {path}: {status} {said:?}, and it was {before}"));
+            self.lie(format!(
+                "GET {path}: {status} {said:?}, and it was {before}"
+            ));
         }
     }
 
@@ -212,7 +215,10 @@ impl Callers {
     // ---- changing -------------------------------------------------------------------------------
 
     async fn cancel_and_resume(&self, candidate: &Candidate) {
-        *lock(&self.done).cancels.entry(candidate.id.clone()).or_default() += 1;
+        *lock(&self.done)
+            .cancels
+            .entry(candidate.id.clone())
+            .or_default() += 1;
         let key = Uuid::new_v4().to_string();
         let cancel = workflow_path(candidate, "/cancel");
         if !matches!(self.insist(&cancel, &json!({}), &key).await, Answer::Yes(_)) {
@@ -279,13 +285,19 @@ impl Callers {
             id: id.to_owned(),
             ..candidate.clone()
         };
-        if self.status_of(&fork, Duration::from_secs(60)).await.is_none() {
+        if self
+            .status_of(&fork, Duration::from_secs(60))
+            .await
+            .is_none()
+        {
             self.lie(format!("POST {path}: there is no fork {id}"));
         }
         if let Some(Answer::Yes(again)) = self.perhaps_again(&path, &body, &key).await
             && again != answer
         {
-            self.lie(format!("POST {path}: {answer}, and then {again} for the same key"));
+            self.lie(format!(
+                "POST {path}: {answer}, and then {again} for the same key"
+            ));
         }
     }
 

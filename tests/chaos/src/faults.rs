@@ -22,14 +22,14 @@ const KINDS: [(&str, f64); 20] = [
     ("executor ended", 35.0),
     ("executor stopped", 30.0),
     ("version wiped out", 120.0),
-    ("instance killed", 38.0),
+    ("instance killed", 34.0),
     ("instance ended", 90.0),
     ("instance stopped", 100.0),
     ("control plane killed", 400.0),
-    ("store restarted", 140.0),
-    ("store failed over", 420.0),
-    ("application database restarted", 140.0),
-    ("application database failed over", 420.0),
+    ("store restarted", 90.0),
+    ("store failed over", 300.0),
+    ("application database restarted", 90.0),
+    ("application database failed over", 300.0),
     ("disk filled", 300.0),
     ("link cut", 12.0),
     ("link silent", 40.0),
@@ -166,7 +166,11 @@ fn slot(world: &World) -> &Slot {
     });
     let wanted = world.languages().into_iter().find(|each| *each == wanted);
     let wanted = wanted.unwrap_or(Language::Rust);
-    let slots: Vec<&Slot> = world.slots.iter().filter(|slot| slot.language == wanted).collect();
+    let slots: Vec<&Slot> = world
+        .slots
+        .iter()
+        .filter(|slot| slot.language == wanted)
+        .collect();
     let index = world.random(|rng| rng.random_range(0..slots.len()));
     slots[index]
 }

@@ -326,10 +326,9 @@ impl World {
                 return Ok(());
             }
             if !running.ending {
-                self.truth.count("ended by themselves");
+                self.ended_by_itself(name, &running);
                 running.away_until = Some(Instant::now() + Duration::from_secs(1));
                 running.next_id = None;
-                eprintln!("{name} ended by itself, see {}", running.log.display());
             }
             running.process = None;
             if let Some(id) = running.id.take() {
@@ -367,6 +366,23 @@ impl World {
         running.ending = false;
         running.away_until = None;
         Ok(())
+    }
+
+    /// Whoever starts while its database is away says so and ends, as it should; nobody ends later.
+    fn ended_by_itself(&self, name: &str, running: &Running) {
+        let log = std::fs::read_to_string(&running.log).unwrap_or_default();
+        let worked = match running.id.as_deref() {
+            Some(executor) => self.truth.was_ever_reachable(executor),
+            None => log.contains("listening address="),
+        };
+        let last = log.lines().last().unwrap_or("no word").to_owned();
+        let what = format!("{name} ended by itself: {last} ({})", running.log.display());
+        if worked {
+            self.truth.violation(what);
+        } else {
+            self.truth.count("ended while starting");
+            eprintln!("{what}");
+        }
     }
 
     fn note(&self, slot: &Slot) {
@@ -444,7 +460,10 @@ impl World {
                 let mut command = Command::new(python);
                 command
                     .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/executor.py"))
-                    .env("APP_DATABASE_URL", database.replace("postgres:", "postgresql:"))
+                    .env(
+                        "APP_DATABASE_URL",
+                        database.replace("postgres:", "postgresql:"),
+                    )
                     .env("APP_CONDUCTOR_URL", control)
                     .env("APP_CONDUCTOR_KEY", key)
                     .env("APP_VERSION", slot.version)
@@ -470,7 +489,9 @@ impl World {
 
     /// Some processes believe in another time.
     fn skew(&self, command: &mut Command) {
-        let Some(library) = &self.faketime else { return };
+        let Some(library) = &self.faketime else {
+            return;
+        };
         let mut rng = lock(&self.rng);
         if !self.wants("clock skewed") || !rng.random_bool(0.1) {
             return;

@@ -113,12 +113,7 @@ impl Records {
         }
     }
 
-    fn check_death(
-        &mut self,
-        record: &Recovery,
-        lives: &HashMap<String, Life>,
-        grace_ms: Millis,
-    ) {
+    fn check_death(&mut self, record: &Recovery, lives: &HashMap<String, Life>, grace_ms: Millis) {
         let Some(dead_at) = record.dead_at.map(|at| at.timestamp_millis()) else {
             return;
         };
@@ -137,8 +132,9 @@ impl Records {
                 .filter(|(at, _)| (dead_at - 60_000..dead_at + 5000).contains(at))
                 .map(|(at, so)| (at - dead_at, *so))
                 .collect();
-            self.false_deaths
-                .push(format!("{record:?}; reachable, relative to death: {changes:?}"));
+            self.false_deaths.push(format!(
+                "{record:?}; reachable, relative to death: {changes:?}"
+            ));
         }
     }
 }
@@ -177,7 +173,9 @@ impl Times {
             self.detection
                 .push(record.disconnected_at.timestamp_millis() - kill.at);
             let end_of_grace = kill.at + grace_ms;
-            let calm = world.truth.was_calm(kill.at - BEFORE, end_of_grace + BEFORE);
+            let calm = world
+                .truth
+                .was_calm(kill.at - BEFORE, end_of_grace + BEFORE);
             for workflow in &kill.running {
                 let moves = motion.get(workflow.as_str()).into_iter().flatten();
                 let next = moves

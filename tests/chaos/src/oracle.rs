@@ -137,9 +137,7 @@ impl Traces {
             changes: sqlx::query_as(sqlx::AssertSqlSafe(changes))
                 .fetch_all(&mut *c)
                 .await?,
-            checkpoints: sqlx::query_as(checkpoints)
-                .fetch_all(&mut *c)
-                .await?,
+            checkpoints: sqlx::query_as(checkpoints).fetch_all(&mut *c).await?,
             recorded,
         })
     }
@@ -153,7 +151,11 @@ impl Traces {
     ) -> Verdict {
         let mut verdict = Verdict {
             workflows: self.workflows.len(),
-            forks: self.workflows.iter().filter(|w| w.forked_from.is_some()).count(),
+            forks: self
+                .workflows
+                .iter()
+                .filter(|w| w.forked_from.is_some())
+                .count(),
             executions_of_steps: self.effects.len(),
             acknowledged: self.submitted.len() + outside.len(),
             ..Verdict::default()
@@ -168,7 +170,11 @@ impl Traces {
     }
 
     fn judge_ends(&self, outside: &BTreeSet<String>, verdict: &mut Verdict) {
-        let known: BTreeSet<&str> = self.workflows.iter().map(|w| w.workflow_uuid.as_str()).collect();
+        let known: BTreeSet<&str> = self
+            .workflows
+            .iter()
+            .map(|w| w.workflow_uuid.as_str())
+            .collect();
         let gone = self.submitted.iter().chain(outside);
         let gone = gone.filter(|id| !known.contains(id.as_str()));
         verdict.lost.extend(gone.map(|id| format!("{id}: gone")));
@@ -193,7 +199,10 @@ impl Traces {
             if is_outcome(&change.new) {
                 *ends.entry(&change.workflow_id).or_default() += 1;
             } else if was_over {
-                let line = format!("{}: {:?} became {}", change.workflow_id, change.old, change.new);
+                let line = format!(
+                    "{}: {:?} became {}",
+                    change.workflow_id, change.old, change.new
+                );
                 verdict.duplicated.push(line);
             }
         }
@@ -202,20 +211,28 @@ impl Traces {
             let outcomes = ends.get(id).copied().unwrap_or_default();
             // One that began before anybody watched may have ended then, too.
             if outcomes > 1 || (outcomes == 0 && begun.contains(id)) {
-                verdict.duplicated.push(format!("{id}: {outcomes} outcomes"));
+                verdict
+                    .duplicated
+                    .push(format!("{id}: {outcomes} outcomes"));
             }
             let entries = self.ledger.get(id).copied().unwrap_or_default();
             if entries != 1 {
-                verdict.duplicated.push(format!("{id}: {entries} entries in the ledger"));
+                verdict
+                    .duplicated
+                    .push(format!("{id}: {entries} entries in the ledger"));
             }
         }
         let mut written: BTreeMap<(&str, i32), u64> = BTreeMap::new();
         for each in &self.checkpoints {
-            *written.entry((&each.workflow_id, each.function_id)).or_default() += 1;
+            *written
+                .entry((&each.workflow_id, each.function_id))
+                .or_default() += 1;
         }
         let twice = written.iter().filter(|(_, n)| **n > 1);
         verdict.duplicated.extend(
-            twice.map(|((id, position), n)| format!("{id}: checkpoint {position} written {n} times")),
+            twice.map(|((id, position), n)| {
+                format!("{id}: checkpoint {position} written {n} times")
+            }),
         );
     }
 
@@ -232,7 +249,8 @@ impl Traces {
             let who = (effect.workflow_id.as_str(), effect.executor_id.as_str());
             // The process's previous sign of life in this workflow.
             let since = before.insert(who, effect.at).unwrap_or(effect.at - 60_000);
-            let Some(at) = finished.get(&(effect.workflow_id.as_str(), effect.step.as_str())) else {
+            let Some(at) = finished.get(&(effect.workflow_id.as_str(), effect.step.as_str()))
+            else {
                 continue;
             };
             if effect.at <= *at || effect.step == "settle" {
@@ -263,7 +281,12 @@ impl Traces {
                 let id = w.workflow_uuid.as_str();
                 // Whoever started it wrote the version into its id; a fork keeps its original's.
                 let named = id.split('.').next().filter(|name| VERSIONS.contains(name));
-                (id, named.or(w.application_version.as_deref()).unwrap_or_default())
+                (
+                    id,
+                    named
+                        .or(w.application_version.as_deref())
+                        .unwrap_or_default(),
+                )
             })
             .collect();
         for workflow in &self.workflows {
@@ -274,7 +297,10 @@ impl Traces {
                     workflow.workflow_uuid, workflow.application_version
                 ));
             }
-            let original = workflow.forked_from.as_deref().and_then(|id| version.get(id));
+            let original = workflow
+                .forked_from
+                .as_deref()
+                .and_then(|id| version.get(id));
             if original.is_some_and(|original| Some(*original) != wanted) {
                 let line = format!("{}: forked into {wanted:?}", workflow.workflow_uuid);
                 verdict.wrong_version.push(line);
@@ -405,7 +431,10 @@ pub(crate) async fn still_open(
     let sql = "SELECT COUNT(*) FROM dbos.workflow_status w WHERE status NOT IN ('SUCCESS', 'ERROR') \
                AND NOT EXISTS (SELECT 1 FROM chaos.statuses s WHERE s.workflow_id = w.workflow_uuid \
                AND s.old IS NULL AND EXTRACT(EPOCH FROM s.at) * 1000 > $1)";
-    let (open,): (i64,) = sqlx::query_as(sql).bind(by).fetch_one(&mut connection).await?;
+    let (open,): (i64,) = sqlx::query_as(sql)
+        .bind(by)
+        .fetch_one(&mut connection)
+        .await?;
     Ok(open)
 }
 
@@ -436,7 +465,11 @@ pub(crate) async fn stranded_is_reported(
             Ok(Err(error)) => format!("{error:#}"),
             Err(_) => "no answer".to_owned(),
         };
-        anyhow::ensure!(Instant::now() < end, "{} {version}: {missing}", language.app());
+        anyhow::ensure!(
+            Instant::now() < end,
+            "{} {version}: {missing}",
+            language.app()
+        );
         sleep(Duration::from_millis(300)).await;
     }
 }
@@ -497,7 +530,9 @@ mod tests {
             step: (*step).into(),
             at: 100 * i64::from(n) + 50,
         });
-        let effects = numbered.clone().map(|(step, n)| effect(step, 100 * i64::from(n)));
+        let effects = numbered
+            .clone()
+            .map(|(step, n)| effect(step, 100 * i64::from(n)));
         let history = numbered.clone().map(|(step, n)| (n, (*step).to_owned()));
         Traces {
             language: Language::Rust,

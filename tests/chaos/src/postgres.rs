@@ -345,7 +345,11 @@ include_if_exists = 'standby.conf'
                 &self.logs,
             )
             .await?;
-        anyhow::ensure!(copied.status.success(), "{}: pg_basebackup failed", self.name);
+        anyhow::ensure!(
+            copied.status.success(),
+            "{}: pg_basebackup failed",
+            self.name
+        );
         // The copy must not wait for a standby of its own once it is promoted.
         let _ = std::fs::remove_file(data.join("standby.conf"));
         self.begin(node).await?;
@@ -360,9 +364,9 @@ include_if_exists = 'standby.conf'
     }
 
     async fn until_streaming(&self, state: &'static str) -> anyhow::Result<()> {
-        self.until(
-            format!("SELECT COUNT(*) FROM pg_stat_replication WHERE state = '{state}'"),
-        )
+        self.until(format!(
+            "SELECT COUNT(*) FROM pg_stat_replication WHERE state = '{state}'"
+        ))
         .await
     }
 
@@ -485,7 +489,11 @@ include_if_exists = 'standby.conf'
             let _ = self.end(node, Stop::Immediate).await;
             if self.small {
                 let home = &self.nodes[node].home;
-                let _ = Command::new("umount").arg("--lazy").arg(home).status().await;
+                let _ = Command::new("umount")
+                    .arg("--lazy")
+                    .arg(home)
+                    .status()
+                    .await;
             }
         }
     }

@@ -119,7 +119,10 @@ impl Report {
             ),
             ("REST calls", self.calls.values().sum()),
             ("cancels, resumes and forks answered", self.mutations),
-            ("sent again after no answer or a 5xx", self.mutations_repeated),
+            (
+                "sent again after no answer or a 5xx",
+                self.mutations_repeated,
+            ),
             ("sent again after a yes", self.mutations_replayed),
             ("never answered within 150 s", self.mutations_unanswered),
             (
@@ -154,7 +157,10 @@ impl Report {
              over and every workflow started until then had ended.\n",
             self.heal_seconds
         );
-        for (what, by) in [("REST answers", &self.calls), ("Recovery records", &self.recoveries)] {
+        for (what, by) in [
+            ("REST answers", &self.calls),
+            ("Recovery records", &self.recoveries),
+        ] {
             let list: Vec<String> = by.iter().map(|(k, n)| format!("{k}: {n}")).collect();
             let _ = writeln!(page, "{what}: {}.\n", list.join(", "));
         }
@@ -221,7 +227,10 @@ pub(crate) fn merge(directory: &Path) -> anyhow::Result<()> {
     let mut reports = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             let report: Report = serde_json::from_slice(&std::fs::read(&path)?)?;
             reports.push(report);
         }

@@ -28,11 +28,10 @@ use crate::{faults, report};
 const HEALING: Duration = Duration::from_secs(300);
 
 /// Runs, prints the page, and takes everything down; fails after any violation.
-pub(crate) async fn run(
-    args: Args,
-    stopped: impl Future<Output = ()>,
-) -> anyhow::Result<ExitCode> {
-    let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+pub(crate) async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+    let seed = args
+        .seed
+        .unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let directory = tempfile::Builder::new().prefix("segno-chaos.").tempdir()?;
     // PostgreSQL may run as somebody else.
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
@@ -54,9 +53,9 @@ pub(crate) async fn run(
             if let Some(directory) = &world.args.report {
                 report.write(directory)?;
             }
-            let (good, bad) = report::VERDICTS
-                .iter()
-                .partition::<Vec<&str>, _>(|kind| report.violations.get(**kind).is_none_or(Vec::is_empty));
+            let (good, bad) = report::VERDICTS.iter().partition::<Vec<&str>, _>(|kind| {
+                report.violations.get(**kind).is_none_or(Vec::is_empty)
+            });
             // Counted by tests/run.py as a test program's line is.
             println!(
                 "test result: {}. {} passed; {} failed; 0 ignored",
@@ -67,7 +66,9 @@ pub(crate) async fn run(
             report.is_clean()
         }
         Err(error) => {
-            println!("the run failed: {error:#}\ntest result: FAILED. 0 passed; 1 failed; 0 ignored");
+            println!(
+                "the run failed: {error:#}\ntest result: FAILED. 0 passed; 1 failed; 0 ignored"
+            );
             false
         }
     };
@@ -76,13 +77,21 @@ pub(crate) async fn run(
     } else {
         println!("files are kept in {}", directory.display());
     }
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn play(world: &Arc<World>) -> anyhow::Result<Report> {
+    let commit = commit();
     let began = chrono::Utc::now();
     world.open().await?;
-    println!("everybody is there after {} s", (chrono::Utc::now() - began).num_seconds());
+    println!(
+        "everybody is there after {} s",
+        (chrono::Utc::now() - began).num_seconds()
+    );
     let workload = Arc::new(Workload::default());
     let load = tokio::spawn(Arc::clone(&workload).run(Arc::clone(world)));
     let callers = Callers::new(world)?;
@@ -98,6 +107,7 @@ async fn play(world: &Arc<World>) -> anyhow::Result<Report> {
     come_to_rest(world).await?;
     watching.abort();
     let mut report = judge(world, &workload, &callers).await?;
+    report.commit = commit;
     report.began = began.format("%Y-%m-%d %H:%M").to_string();
     report.minutes = faulty.as_secs_f64() / 60.0;
     report.heal_seconds = healed.as_secs_f64();
@@ -117,7 +127,9 @@ async fn watch(world: Arc<World>) {
             };
             open.push(format!("{} {unfinished}", language.app()));
             for gap in gaps {
-                world.truth.violation(format!("a history with a gap: {gap}"));
+                world
+                    .truth
+                    .violation(format!("a history with a gap: {gap}"));
             }
         }
         if round % 3 == 0 {
@@ -147,7 +159,10 @@ async fn heal(world: &World) -> anyhow::Result<Duration> {
             anyhow::ensure!(open == 0, "{open} workflows of {} are open", language.app());
         }
         recoveries_are_over(world).await?;
-        world.everybody_is_healthy().await.map(|all| all.then_some(()))
+        world
+            .everybody_is_healthy()
+            .await
+            .map(|all| all.then_some(()))
     })
     .await?;
     Ok(began.elapsed())
@@ -165,7 +180,9 @@ async fn come_to_rest(world: &World) -> anyhow::Result<()> {
     }
     eventually("everything to come to rest", HEALING, async || {
         let now = world.slots.iter().map(|slot| slot.place.id());
-        let followed = now.zip(&before).all(|(now, before)| now.is_some() && now != *before);
+        let followed = now
+            .zip(&before)
+            .all(|(now, before)| now.is_some() && now != *before);
         anyhow::ensure!(followed, "executors are still ending");
         for language in world.languages() {
             resume_cancelled(world, language).await?;
@@ -173,7 +190,10 @@ async fn come_to_rest(world: &World) -> anyhow::Result<()> {
             anyhow::ensure!(open == 0, "{open} workflows of {} are open", language.app());
         }
         recoveries_are_over(world).await?;
-        world.everybody_is_healthy().await.map(|all| all.then_some(()))
+        world
+            .everybody_is_healthy()
+            .await
+            .map(|all| all.then_some(()))
     })
     .await
 }
@@ -199,7 +219,10 @@ async fn resume_cancelled(world: &World, language: Language) -> anyhow::Result<(
         if world.is_busy(&id) {
             continue;
         }
-        let path = format!("/v2/orgs/local/apps/{}/workflows/{id}/resume", language.app());
+        let path = format!(
+            "/v2/orgs/local/apps/{}/workflows/{id}/resume",
+            language.app()
+        );
         let body = serde_json::json!({});
         let (code, answer) = world.api.call(Method::POST, &path, Some(&body)).await?;
         anyhow::ensure!(code.is_success(), "POST {path}: {code} {answer}");
@@ -224,7 +247,10 @@ async fn judge(
         };
         verdicts.push(traces.judge(&outside, &lives, &done));
         let of_app = judge::records(world, language).await?;
-        let killed: Vec<_> = kills.iter().filter(|kill| kill.language == language).collect();
+        let killed: Vec<_> = kills
+            .iter()
+            .filter(|kill| kill.language == language)
+            .collect();
         let cloned: Vec<_> = killed.iter().map(|kill| (*kill).clone()).collect();
         let who_was_told = world.truth.who_was_told();
         records.check(&of_app, &lives, &cloned, &who_was_told, grace_ms);
@@ -246,14 +272,16 @@ fn assemble(
     let all = |of: fn(&Verdict) -> &Vec<String>| -> Vec<String> {
         verdicts.iter().flat_map(|each| of(each).clone()).collect()
     };
-    let sum = |of: fn(&Verdict) -> usize| -> u64 {
-        verdicts.iter().map(|each| of(each) as u64).sum()
-    };
+    let sum =
+        |of: fn(&Verdict) -> usize| -> u64 { verdicts.iter().map(|each| of(each) as u64).sum() };
     let found = [
         ("lost", all(|v| &v.lost)),
         ("failed", all(|v| &v.failed)),
         ("duplicated", all(|v| &v.duplicated)),
-        ("executed after the checkpoint", all(|v| &v.after_checkpoint)),
+        (
+            "executed after the checkpoint",
+            all(|v| &v.after_checkpoint),
+        ),
         ("wrong version", all(|v| &v.wrong_version)),
         ("broken history", all(|v| &v.broken_history)),
         ("mutation not once", all(|v| &v.mutations)),
@@ -265,7 +293,7 @@ fn assemble(
     let per_language = world.args.executors * crate::fleet::VERSIONS.len();
     Report {
         seed: world.seed,
-        commit: commit(),
+        commit: String::new(),
         began: String::new(),
         minutes: 0.0,
         grace_seconds: world.args.grace,
@@ -311,7 +339,13 @@ fn owned(counts: BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
 /// Of the working copy, where there is one.
 fn commit() -> String {
     let asked = std::process::Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"])
+        .args([
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+            "describe",
+            "--always",
+            "--dirty",
+        ])
         .output();
     asked.map_or_else(
         |_| "unknown".to_owned(),

@@ -112,6 +112,13 @@ impl Truth {
         lock(&self.lives).clone()
     }
 
+    /// Whether an executor was ever connected over whole links.
+    pub(crate) fn was_ever_reachable(&self, executor: &str) -> bool {
+        let lives = lock(&self.lives);
+        let life = lives.get(executor);
+        life.is_some_and(|life| life.reachable.iter().any(|(_, so)| *so))
+    }
+
     /// An executor is told to end.
     pub(crate) fn told_to_end(&self, executor: String) {
         lock(&self.told_to_end).insert(executor);

@@ -80,7 +80,10 @@ impl World {
         }
         let python = args.python.clone().or_else(python_of_the_tests);
         if python.is_none() {
-            skipped.push(("Python executors", "tests/sdk/environments.py python makes them"));
+            skipped.push((
+                "Python executors",
+                "tests/sdk/environments.py python makes them",
+            ));
         }
         let segno_postgres = Postgres::start("segno", &programs, home, disk).await?;
         let app_postgres = Postgres::start("apps", &programs, home, None).await?;
@@ -143,11 +146,15 @@ impl World {
         let watched = Arc::clone(self);
         tokio::spawn(async move {
             if let Ok(Err(error)) = supervisor.await {
-                watched.truth.violation(format!("the harness failed: {error:#}"));
+                watched
+                    .truth
+                    .violation(format!("the harness failed: {error:#}"));
             }
         });
         eventually("all executors to connect", PATIENCE, async || {
-            self.everybody_is_healthy().await.map(|all| all.then_some(()))
+            self.everybody_is_healthy()
+                .await
+                .map(|all| all.then_some(()))
         })
         .await?;
         for language in self.languages() {

@@ -127,8 +127,7 @@ impl Span {
 
     async fn cut(&mut self) {
         let serial = self.serial;
-        let cut =
-            |state: &State| state.condition == Condition::Cut || serial < state.severed_below;
+        let cut = |state: &State| state.condition == Condition::Cut || serial < state.severed_below;
         if self.state.wait_for(cut).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -369,12 +368,7 @@ async fn relay(
 }
 
 /// One direction: what was read is written when it is due and the links let it pass.
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut spans: Vec<Span>,
-    there: bool,
-) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut spans: Vec<Span>, there: bool) {
     let (send, mut held) = mpsc::channel::<(Instant, Option<Bytes>)>(HELD);
     let slowness = spans.clone();
     let read = async move {

@@ -60,7 +60,10 @@ async fn errand(ctx: Ctx<Db>, errand: Errand) -> segno::Result<String> {
 async fn work(ctx: &Ctx<Db>, step: &str, errand: &Errand) -> segno::Result<String> {
     // The same row however often it is tried: an answer that is lost may have been a yes.
     let attempt = Uuid::new_v4().to_string();
-    let once = || ctx.state().transaction(|tx| Box::pin(note(tx, ctx, step, &attempt)));
+    let once = || {
+        ctx.state()
+            .transaction(|tx| Box::pin(note(tx, ctx, step, &attempt)))
+    };
     while let Err(error) = once().await {
         tracing::debug!(%error, "an effect is not written yet");
         tokio::time::sleep(AGAIN).await;
@@ -72,12 +75,14 @@ async fn work(ctx: &Ctx<Db>, step: &str, errand: &Errand) -> segno::Result<Strin
 
 async fn settle(tx: &mut Tx<'_>, ctx: &Ctx<Db>) -> segno::Result<String> {
     note(tx, ctx, "settle", &Uuid::new_v4().to_string()).await?;
-    tx.query("INSERT INTO chaos.ledger (workflow_id, executor_id, app_version) VALUES ($1, $2, $3)")
-        .bind(ctx.workflow_id().to_owned())
-        .bind(ctx.executor_id().to_owned())
-        .bind(ctx.app_version().to_owned())
-        .execute()
-        .await?;
+    tx.query(
+        "INSERT INTO chaos.ledger (workflow_id, executor_id, app_version) VALUES ($1, $2, $3)",
+    )
+    .bind(ctx.workflow_id().to_owned())
+    .bind(ctx.executor_id().to_owned())
+    .bind(ctx.app_version().to_owned())
+    .execute()
+    .await?;
     Ok("settled".to_owned())
 }
 
