@@ -64,7 +64,7 @@ impl<I: serde::Serialize, O> Debouncer<'_, I, O> {
             };
             let parent = Some(execution.clone());
             if let Some(recorded) = execution.replay(position, DEBOUNCE).await {
-                let id = recall::<String, Error>(&execution, position, DEBOUNCE, recorded).await?;
+                let id = recall::<String, Error>(execution, position, DEBOUNCE, recorded).await?;
                 return Ok(Handle::new(self.runtime.clone(), id, parent, None));
             }
             let _active = execution.enter(position, Doing::Checkpoint);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use segno_protocol::{
     AggregateFilter, ExistPendingWorkflows, GetWorkflowAggregates, ListWorkflows,
@@ -299,7 +299,7 @@ impl Runner<'_> {
     }
 
     async fn offer(&mut self, case: &Case, to: &ExecutorKey) -> Event {
-        let at = self.shared.instance.now();
+        let asked = Instant::now();
         self.tell(
             case,
             NewsKind::Dispatching {
@@ -324,7 +324,7 @@ impl Runner<'_> {
         persist(|| {
             self.shared
                 .store
-                .recovery_attempt(id, &to.executor_id, at, outcome, error)
+                .recovery_attempt(id, &to.executor_id, asked.elapsed(), outcome, error)
         })
         .await;
         Event::Offered(verdict.is_ok())
@@ -349,7 +349,7 @@ impl Runner<'_> {
             .await;
             self.note_pending(counted.ok().flatten()).await;
         }
-        let at = self.shared.instance.now();
+        let asked = Instant::now();
         let moved = moving::move_pending(
             self.shared,
             &self.app,
@@ -370,7 +370,7 @@ impl Runner<'_> {
         persist(|| {
             self.shared
                 .store
-                .recovery_attempt(id, named, at, outcome, error)
+                .recovery_attempt(id, named, asked.elapsed(), outcome, error)
         })
         .await;
         if by.is_some() {

@@ -277,7 +277,9 @@ impl Store {
     /// SQL for the database's clock in epoch milliseconds (BIGINT).
     pub fn now_expr(&self) -> &'static str {
         match self.dialect {
-            Dialect::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+            Dialect::Postgres => {
+                "CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)"
+            }
             Dialect::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
         }
     }

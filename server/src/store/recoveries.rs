@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -379,26 +380,30 @@ impl Store {
         Ok(())
     }
 
-    /// Somebody was asked to take the work; `outcome` as in [`AttemptRow`].
+    /// Somebody was asked, so long ago, to take the work; `outcome` as in [`AttemptRow`].
+    ///
+    /// By the database's clock like the record's other times, lest an attempt seem to come before its dispatch.
     pub async fn recovery_attempt(
         &self,
         id: &str,
         executor_id: &str,
-        at: Millis,
+        ago: Duration,
         outcome: &'static str,
         error: Option<&str>,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        let insert = self.sql(
             "INSERT INTO recovery_attempts (recovery_id, seq, executor_id, at, outcome, error) \
-             SELECT $1, COALESCE(MAX(seq), 0) + 1, $2, $3, $4, $5 FROM recovery_attempts WHERE recovery_id = $1",
-        )
-        .bind(id)
-        .bind(executor_id)
-        .bind(at)
-        .bind(outcome)
-        .bind(error)
-        .execute(self.pool())
-        .await?;
+             SELECT $1, COALESCE(MAX(seq), 0) + 1, $2, {now} - $3, $4, $5 FROM recovery_attempts \
+             WHERE recovery_id = $1",
+        );
+        sqlx::query(insert)
+            .bind(id)
+            .bind(executor_id)
+            .bind(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
+            .bind(outcome)
+            .bind(error)
+            .execute(self.pool())
+            .await?;
         Ok(())
     }
 
