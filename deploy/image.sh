@@ -8,8 +8,8 @@ name=${1:-segno:latest}
 shift || true
 arguments=(--file deploy/Dockerfile --tag "$name"
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
-    --build-arg "REVISION=$(git rev-parse HEAD)"
-    --build-arg "CREATED=$(git log -1 --format=%cI)")
+    --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    --build-arg "CREATED=$(git log -1 --format=%cI 2>/dev/null || date --utc --reference=CHANGELOG.md +%FT%TZ)")
 for builder in docker podman buildah; do
     if [[ $builder == docker ]] && ! docker info &>/dev/null; then continue; fi
     if command -v "$builder" >/dev/null; then

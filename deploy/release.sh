@@ -41,11 +41,11 @@ if [[ ${SBOM:-} != npm ]]; then
     cargo cyclonedx --manifest-path server/Cargo.toml --target "$triple" --format json --override-filename segno
     # One for each member of the workspace; the server's names what is in the binary.
     mv server/segno.json "$dist/sbom/segno.cdx.json"
-    git ls-files --others --exclude-standard '*segno.json' | xargs --no-run-if-empty rm
+    find . -name segno.json -newer "$dist/openapi.json" -not -path '*/node_modules/*' -not -path "./target/*" -delete
 fi
 
 # The same bytes from the same sources: sorted names, one time, no owners.
-stamp=$(git log -1 --format=%ct)
+stamp=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat --format=%Y CHANGELOG.md)}
 tarball=segno-$version-$triple.tar.gz
 tar --create --file - --directory "$dist" --sort=name --mtime="@$stamp" --owner=0 --group=0 --numeric-owner \
     segno checkout LICENSE CHANGELOG.md segno.service completions man sbom openapi.json | gzip --no-name >"$dist/$tarball"

@@ -165,8 +165,15 @@ def stages() -> list[Stage]:
             after=("build", environment("tests"), environment("python"), "oidc modules"),
             env={"SEGNO_BIN": str(segno)},
         ),
-        # What the upgrade test upgrades from; about two minutes, for only the server is compiled again.
-        Stage("previous server", [str(DEPLOY_TESTS / "previous.sh")], needs=("cargo",), after=("build",)),
+        # What the upgrade test upgrades from; about two minutes, for only the server is compiled again. In a clone
+        # without history nothing is, and it says so.
+        Stage(
+            "previous server",
+            [str(DEPLOY_TESTS / "previous.sh")],
+            needs=("cargo",),
+            after=("build",),
+            env={"SEGNO_BIN": str(segno)},
+        ),
         Stage(
             "deploy",
             [
@@ -176,8 +183,9 @@ def stages() -> list[Stage]:
             needs=("cargo", "postgres", "go", "node", "prometheus", "caddy", "nginx", "sqlite3", "buildah", "root"),
             after=(
                 *("build", "deploy environment", environment("python"), environment("typescript")),
-                *("deploy tools", "oidc modules", "previous server"),
+                *("deploy tools", "oidc modules"),
             ),
+            waits=("previous server",),
             env={"SEGNO_BIN": str(segno)},
         ),
         # It brings databases of its own.

@@ -1,10 +1,12 @@
 """From the server as it was before to this one and back, with applications of the official SDK connected throughout.
 
-The binary of before is what previous.sh builds: of the commit before, or of the one that SEGNO_UPGRADE_FROM names."""
+The binary of before is what previous.sh builds: of the commit before, or of the one that SEGNO_UPGRADE_FROM names;
+in a clone without history it is this one, with a warning."""
 
 import os
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ import httpx
 import pytest
 from harness import App, Executor, Journal, Launch, clients, eventually
 from harness.api import Api
-from harness.server import free_port
+from harness.server import free_port, program
 from instance import ADMIN_KEY, Instance, said, segno
 from stores import VERSIONS, Store, within
 from tools import ROOT, run
@@ -27,7 +29,10 @@ PREVIOUS = ROOT / "tests" / "deploy" / "previous.sh"
 @pytest.fixture(scope="module")
 def previous() -> Path:
     commit = os.environ.get("SEGNO_UPGRADE_FROM")
-    return Path(run(PREVIOUS, *([commit] if commit else [])).strip())
+    binary = Path(run(PREVIOUS, *([commit] if commit else [])).strip())
+    if binary == program():
+        warnings.warn("no history here: upgraded from the same sources", stacklevel=1)
+    return binary
 
 
 @dataclass
