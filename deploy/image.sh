@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${1:-segno:latest}
 shift || true
-arguments=(--file deploy/Dockerfile --tag "$name"
+# The stage that BINARY names is said even where it is the default: buildah 1.28 leaves it out otherwise.
+arguments=(--file deploy/Dockerfile --tag "$name" --build-arg BINARY=source
     --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
     --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
     --build-arg "CREATED=$(git log -1 --format=%cI 2>/dev/null || date --utc --reference=CHANGELOG.md +%FT%TZ)")

@@ -4,18 +4,20 @@ import json
 import re
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
-from docs import headings
+from docs import headings, substituted
 from executor import Executor
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from harness import App, Server, eventually
+from harness.server import free_port
 from prometheus_client.parser import text_string_to_metric_families as families
 from tools import ROOT, run
 
@@ -47,20 +49,26 @@ def queries() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def emitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str]]]:
-    """The labels of each series that a server emits, by the series' name."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With a busy application."""
     server = Server(tmp_path_factory.mktemp("server"))
     name = f"app-{uuid.uuid4().hex[:12]}"
     executor = Executor(server.address, name, App(server.api, name).register(60))
     eventually(lambda: App(server.api, name).call("GET", "/executors"), what="the executor to be listed")
+    yield server
+    executor.close()
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def emitted(server: Server) -> dict[str, set[str]]:
+    """The labels of each series that a server emits, by the series' name."""
     seen: dict[str, set[str]] = {}
     for path in ("/metrics", "/v1/metrics"):
         for family in families(server.api.call("GET", path).text):
             for sample in family.samples:
                 seen.setdefault(sample.name, set()).update(sample.labels)
-    yield seen
-    executor.close()
-    server.close()
+    return seen
 
 
 def declared() -> set[str]:
@@ -161,14 +169,67 @@ def test_the_rules_fire_when_they_should() -> None:
     run("promtool", "test", "rules", RULES.with_name("rules_test.yml"))
 
 
-def test_the_scrapers_settings_are_valid(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("dbos_x")
-    text = (PACK / "prometheus" / "prometheus.yml").read_text().replace("/etc/prometheus/segno-token", str(token))
-    copy = tmp_path / "prometheus.yml"
-    copy.write_text(text)
+@pytest.fixture
+def prometheus(server: Server, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """What a Prometheus with the pack's own settings answers, by the path of its API; it only looks more often."""
+    (tmp_path / "token").write_text(server.admin_key)
     (tmp_path / "rules.yml").write_text(RULES.read_text())
-    run("promtool", "check", "config", copy)
+    changes = {
+        "/etc/prometheus/segno-token": str(tmp_path / "token"),
+        "segno:8090": f"127.0.0.1:{server.address[1]}",
+        "scrape_interval: 30s": "scrape_interval: 1s",
+        "evaluation_interval: 30s": "evaluation_interval: 1s",
+        "scrape_timeout: 25s": "scrape_timeout: 1s",
+    }
+    file = tmp_path / "prometheus.yml"
+    file.write_text(substituted((PACK / "prometheus" / "prometheus.yml").read_text(), changes))
+    run("promtool", "check", "config", file)
+    address = f"127.0.0.1:{free_port()}"
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *("prometheus", f"--config.file={file}", f"--web.listen-address={address}"),
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+    def ask(path: str, **parameters: str) -> Any:
+        try:
+            answer = httpx.get(f"http://{address}/api/v1/{path}", params=parameters, trust_env=False)
+        except httpx.TransportError:
+            return None
+        if answer.status_code == 503:  # it is starting
+            return None
+        assert answer.status_code == 200, f"{parameters}: {answer.text}"
+        return answer.json()["data"]
+
+    yield ask
+    process.kill()
+    process.wait()
+
+
+def test_a_prometheus_loads_the_pack_and_answers_every_panel(
+    prometheus: Callable[..., Any], emitted: dict[str, set[str]]
+) -> None:
+    up = eventually(lambda: prometheus("query", query="sum(up) == 2"), lambda told: told and told["result"])
+    assert up, "both jobs of prometheus.yml scrape"
+
+    def rules() -> list[dict[str, Any]]:
+        return [rule for group in (prometheus("rules") or {"groups": []})["groups"] for rule in group["rules"]]
+
+    wanted = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    loaded = eventually(rules, lambda found: found and all(each["health"] == "ok" for each in found))
+    assert {each["name"] for each in loaded} == wanted
+    stored = set(prometheus("label/__name__/values"))
+    assert set(emitted) <= stored
+    for where, expression in queries().items():
+        if expression.startswith("label_values"):
+            continue
+        filled = re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", "5m"))
+        assert "result" in prometheus("query", query=filled), where
 
 
 def test_every_rule_leads_to_a_runbook() -> None:
