@@ -52,14 +52,15 @@ class Guide:
     code: str
     file: str
     changes: dict[str, str]
+    installs: str
     postgres: bool = True
 
 
 GUIDES = {
-    "python": Guide("python.md", "python", "app.py", {".venv/bin/python": str(PYTHON)}),
-    "typescript": Guide("typescript.md", "js", "app.mjs", {}),
+    "python": Guide("python.md", "python", "app.py", {".venv/bin/python": str(PYTHON)}, "dbos=={}"),
+    "typescript": Guide("typescript.md", "js", "app.mjs", {}, "@dbos-inc/dbos-sdk@{}"),
     # Built already, with everything else.
-    "rust": Guide("rust.md", "rust", "main.rs", {"$PWD/target/debug": str(program().parent)}, postgres=False),
+    "rust": Guide("rust.md", "rust", "main.rs", {"$PWD/target/debug": str(program().parent)}, "", postgres=False),
 }
 
 
@@ -76,14 +77,22 @@ def prepare(language: str, source: str, folder: Path) -> None:
         (folder / guide.file).write_text(source)
 
 
+def newest(language: str) -> str:
+    (manifest,) = (each for each in environments.manifests() if each.language == language)
+    return manifest.releases[-1][0]
+
+
 @pytest.mark.parametrize("language", GUIDES)
 def test_a_killed_process_is_replaced(language: str, tmp_path: Path) -> None:
     guide = GUIDES[language]
     (source,) = blocks(PAGES / guide.page, guide.code)
     prepare(language, source, tmp_path)
-    database, port = Database("quickstart"), free_port()
     # The first installs or builds, which was done; the last asks for what is asked for below.
-    *commands, asking = blocks(PAGES / guide.page, "sh")[1:]
+    install, *commands, asking = blocks(PAGES / guide.page, "sh")
+    if guide.installs:
+        # The release under test, for the newest ones connect to nobody.
+        assert guide.installs.format(newest(language)) + "\n" in install
+    database, port = Database("quickstart"), free_port()
     up = f"until segno healthcheck --url http://127.0.0.1:{port} 2>/dev/null; do sleep 0.1; done"
     changes = {
         "--auth none &": f"--auth none --data-dir {tmp_path}/server &\n{up}",
