@@ -150,8 +150,9 @@ def explained(settings: str, folder: Path, values: str = "https://login.example.
 
 
 def test_high_availability_page(stores: Callable[..., Store], tmp_path: Path) -> None:
-    for settings in steps(OPERATE / "high-availability.md"):
-        explained(substituted(settings, {"postgres://…": "postgres://db/segno"}), tmp_path)
+    several, pooled = steps(OPERATE / "high-availability.md")
+    explained(substituted(several, {"postgres://…": "postgres://db/segno"}), tmp_path)
+    explained(pooled, tmp_path)
 
 
 def test_observability_page(server: Instance, tmp_path: Path) -> None:
