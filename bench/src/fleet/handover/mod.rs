@@ -75,7 +75,7 @@ pub(crate) struct HandoverArgs {
 
     /// The program of the open control plane `relay`, for comparison (bench/relay.sh builds it); none if empty
     #[arg(long, default_value = "")]
-    relay: PathBuf,
+    relay: String,
 
     /// Writes the figures there as JSON
     #[arg(long)]
@@ -128,11 +128,11 @@ async fn odd_pause() {
 /// The same executors and the same grace with the other control plane, if there is one. That it fails is no
 /// failure of ours.
 async fn compare(report: &mut Report, args: &HandoverArgs) {
-    if args.relay.as_os_str().is_empty() {
+    if args.relay.is_empty() {
         return println!("  dbos-relay: not measured, for there is no program of it");
     }
     let measured = async {
-        let stage = Stage::set_relay(args, &args.relay).await?;
+        let stage = Stage::set_relay(args, args.relay.as_ref()).await?;
         killed("killed, dbos-relay", args, stage).await
     };
     match measured.await {
