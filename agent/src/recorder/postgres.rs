@@ -59,10 +59,11 @@ impl Writer {
 
     /// A connection on which batch statements are planned once and not for every batch, always by index:
     /// planning costs more than the writing, and statistics of a table that was small a moment ago must
-    /// not lead to reading all of it.
+    /// not lead to reading all of it. What such a plan costs by the planner's account says nothing, so it is never
+    /// worth compiling: that would take up to a second of a processor for a statement of a millisecond.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+        let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; \
                         SET idle_in_transaction_session_timeout = '60s'";
         sqlx::raw_sql(settings).execute(&mut connection).await?;
         Ok(connection)
