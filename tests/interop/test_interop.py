@@ -28,8 +28,8 @@ class Pair:
     def id(self) -> str:
         return f"{self.caller.name}-to-{self.worker.name}-{uuid.uuid4().hex[:8]}"
 
-    def enqueue(self, workflow: str, given: object) -> str:
-        workflow_id = self.id()
+    def enqueue(self, workflow: str, given: object, workflow_id: str | None = None) -> str:
+        workflow_id = workflow_id or self.id()
         self.caller.order("enqueue", to=self.worker.name, workflow=workflow, id=workflow_id, input=given)
         return workflow_id
 
@@ -132,10 +132,31 @@ def test_a_fork_runs_where_its_source_ran(pair: Pair) -> None:
     assert pair.caller.order("result", id=fork) == expected
 
 
-def test_listings_show_what_the_other_did(pair: Pair) -> None:
-    workflow_id = pair.enqueue("echo", 7)
-    pair.caller.order("result", id=workflow_id)
-    assert workflow_id in pair.worker.order("list", key=workflow_id)
+def test_a_fork_from_a_step_takes_over_what_happened_before(pair: Pair) -> None:
+    workflow_id = pair.enqueue("talk", "old")
+    pair.caller.order("send", id=workflow_id, key="mailbox", input="once")
+    assert pair.caller.order("result", id=workflow_id) == {"heard": "once"}
+    steps = pair.worker.order("steps", id=workflow_id)
+    fork = pair.caller.order("fork", id=workflow_id, **{"from": steps[-1][0] + 1})
+    # Nobody sends it anything.
+    assert pair.caller.order("result", id=fork) == {"heard": "once"}
+    assert pair.worker.order("steps", id=fork) == steps
+    for reader in (pair.caller, pair.worker):
+        assert reader.order("event", id=fork, key="mood") == {"of": "old"}
+
+
+def test_listings_and_steps_show_what_the_other_did(pair: Pair) -> None:
+    prefix = pair.id()
+    done = pair.enqueue("echo", 7, f"{prefix}-done")
+    failed = pair.enqueue("fail", "on purpose", f"{prefix}-failed")
+    pair.caller.order("result", id=done)
+    with pytest.raises(Refused):
+        pair.caller.order("result", id=failed)
+    for reader in (pair.caller, pair.worker):
+        assert sorted(reader.order("list", key=prefix)) == [done, failed]
+        assert reader.order("list", key=prefix, status="ERROR") == [failed]
+        assert reader.order("list", key=prefix, workflow="echo") == [done]
+        assert [name for _, name in reader.order("steps", id=done)] == ["answer"]
 
 
 def test_a_run_is_exported_by_one_and_imported_by_the_other(

@@ -51,6 +51,8 @@ type order struct {
 	Workflow string `json:"workflow"`
 	Input    any    `json:"input"`
 	Key      string `json:"key"`
+	Status   string `json:"status"`
+	From     uint   `json:"from"`
 }
 
 // obey carries an order out; the second value tells whether the first one is an answer.
@@ -87,7 +89,7 @@ func obey(ctx dbos.Context, given order) (any, bool, error) {
 		_, err := dbos.ResumeWorkflow[any](ctx, given.ID)
 		return nil, false, err
 	case "fork":
-		handle, err := dbos.ForkWorkflow[any](ctx, dbos.ForkWorkflowInput{OriginalWorkflowID: given.ID})
+		handle, err := dbos.ForkWorkflow[any](ctx, dbos.ForkWorkflowInput{OriginalWorkflowID: given.ID, StartStep: given.From})
 		if err != nil {
 			return nil, false, err
 		}
@@ -99,7 +101,14 @@ func obey(ctx dbos.Context, given order) (any, bool, error) {
 		_, err := conductor.ask(map[string]any{"type": "import_workflow", "serialized_workflow": given.Key})
 		return nil, false, err
 	case "list":
-		return list(ctx, given.Key)
+		return list(ctx, given)
+	case "steps":
+		steps, err := dbos.GetWorkflowSteps(ctx, given.ID)
+		found := make([][2]any, 0, len(steps))
+		for _, step := range steps {
+			found = append(found, [2]any{step.StepID, step.StepName})
+		}
+		return found, true, err
 	}
 	return nil, false, fmt.Errorf("no such order: %q", given.Do)
 }
@@ -108,8 +117,15 @@ func portable(input any) dbos.PortableWorkflowArgs {
 	return dbos.PortableWorkflowArgs{PositionalArgs: []any{input}}
 }
 
-func list(client dbos.Client, prefix string) (any, bool, error) {
-	found, err := dbos.ListWorkflows(client, dbos.WithFilterWorkflowIDPrefix(prefix))
+func list(client dbos.Client, given order) (any, bool, error) {
+	filters := []dbos.ListWorkflowsOption{dbos.WithFilterWorkflowIDPrefix(given.Key)}
+	if given.Status != "" {
+		filters = append(filters, dbos.WithFilterStatus(dbos.WorkflowStatusType(given.Status)))
+	}
+	if given.Workflow != "" {
+		filters = append(filters, dbos.WithFilterName(given.Workflow))
+	}
+	found, err := dbos.ListWorkflows(client, filters...)
 	ids := make([]string, 0, len(found))
 	for _, each := range found {
 		ids = append(ids, each.ID)

@@ -74,7 +74,11 @@ class Orders:
         DBOS.resume_workflow(order["id"])
 
     def fork(self, order):
-        return {"value": self.client.fork_workflow(order["id"], 0).workflow_id}
+        return {"value": self.client.fork_workflow(order["id"], order.get("from", 0)).workflow_id}
+
+    def steps(self, order):
+        found = self.client.list_workflow_steps(order["id"])
+        return {"value": [[each["function_id"], each["function_name"]] for each in found]}
 
     def database(self, operation):
         """Python 3 has left export and import to others."""
@@ -94,7 +98,9 @@ class Orders:
         database.import_workflow(json.loads(gzip.decompress(base64.b64decode(order["key"]))))
 
     def list(self, order):
-        found = self.client.list_workflows(workflow_id_prefix=order["key"])
+        found = self.client.list_workflows(
+            workflow_id_prefix=order["key"], status=order.get("status"), name=order.get("workflow")
+        )
         return {"value": [each.workflow_id for each in found]}
 
 

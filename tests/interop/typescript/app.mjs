@@ -59,19 +59,23 @@ const orders = {
   async resume({ id }) {
     await DBOS.resumeWorkflow(id);
   },
-  async fork({ id }) {
-    return { value: await client.forkWorkflow(id, 0) };
+  async fork({ id, from = 0 }) {
+    return { value: await client.forkWorkflow(id, from) };
+  },
+  async steps({ id }) {
+    const found = await client.listWorkflowSteps(id);
+    return { value: found.map((each) => [each.functionID, each.name]) };
   },
   async export({ id }) {
     const exported = await database("exportWorkflow").exportWorkflow(id, true);
     return { value: gzipSync(JSON.stringify(exported)).toString("base64") };
   },
   async import({ key }) {
-    const workflows = JSON.parse(gunzipSync(Buffer.from(key, "base64")).toString());
-    await database("importWorkflow").importWorkflow(workflows);
+    const into = database("importWorkflow");
+    await into.importWorkflow(JSON.parse(gunzipSync(Buffer.from(key, "base64")).toString()));
   },
-  async list({ key }) {
-    const found = await client.listWorkflows({ workflow_id_prefix: key });
+  async list({ key, status, workflow }) {
+    const found = await client.listWorkflows({ workflow_id_prefix: key, status, workflowName: workflow });
     return { value: found.map((each) => each.workflowID) };
   },
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dbos::sysdb::types::{Applications, WorkflowFilter};
+use dbos::sysdb::types::{Applications, WorkflowFilter, WorkflowStatus};
 use dbos::{
     Client, ClientConfig, Config, DBOS, EnqueueOptions, Error, ForkFrom, Message, QueueConflict,
     QueueOptions, WorkflowHandle,
@@ -68,6 +68,10 @@ struct Order {
     input: Value,
     #[serde(default)]
     key: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    from: i32,
 }
 
 type Handle = WorkflowHandle<Value, dbos::EngineOnly>;
@@ -115,18 +119,25 @@ async fn obey(client: &Client, order: &Order) -> anyhow::Result<Value> {
             Ok(Value::Null)
         }
         "fork" => {
-            let handle: Handle = client.fork(id, ForkFrom::Step(0)).await?;
+            let handle: Handle = client.fork(id, ForkFrom::Step(order.from)).await?;
             Ok(json!({ "value": handle.workflow_id() }))
         }
         "list" => {
             let filter = WorkflowFilter {
                 workflow_id_prefixes: vec![&order.key],
+                names: Some(&*order.workflow).into_iter().filter(|name| !name.is_empty()).collect(),
+                status: WorkflowStatus::parse(&order.status).into_iter().collect(),
                 applications: Applications::Any,
                 ..WorkflowFilter::default()
             };
             let found = client.list_workflows(&filter).await?;
             let ids: Vec<_> = found.into_iter().map(|each| each.workflow_id).collect();
             Ok(json!({ "value": ids }))
+        }
+        "steps" => {
+            let found = client.list_workflow_steps(id).await?;
+            let steps = found.into_iter().map(|step| (step.step_id, step.step_name));
+            Ok(json!({ "value": steps.collect::<Vec<_>>() }))
         }
         other => anyhow::bail!("no such order: {other}"),
     }

@@ -45,6 +45,10 @@ struct Order {
     input: Value,
     #[serde(default)]
     key: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    from: u32,
 }
 
 async fn obey(app: &Segno, order: Order) -> segno::Result<Value> {
@@ -91,8 +95,13 @@ async fn obey(app: &Segno, order: Order) -> segno::Result<Value> {
             Ok(Value::Null)
         }
         "fork" => {
-            let new_id = app.fork(id).await?;
+            let new_id = app.fork(id).from_step(order.from).await?;
             Ok(json!({ "value": new_id }))
+        }
+        "steps" => {
+            let found = app.steps(&id).await?;
+            let steps = found.into_iter().map(|step| (step.position, step.name));
+            Ok(json!({ "value": steps.collect::<Vec<_>>() }))
         }
         "export" => Ok(json!({ "value": app.export(&id, true).await? })),
         "import" => Ok(json!({ "value": app.import(&order.key).await? })),
@@ -101,8 +110,14 @@ async fn obey(app: &Segno, order: Order) -> segno::Result<Value> {
             Ok(Value::Null)
         }
         "list" => {
-            let found = app.workflows().id_prefix(order.key).await?;
-            let ids: Vec<_> = found.into_iter().map(|each| each.id).collect();
+            let mut listing = app.workflows().id_prefix(order.key);
+            if let Ok(status) = order.status.parse() {
+                listing = listing.status(status);
+            }
+            if !order.workflow.is_empty() {
+                listing = listing.name(order.workflow);
+            }
+            let ids: Vec<_> = listing.await?.into_iter().map(|each| each.id).collect();
             Ok(json!({ "value": ids }))
         }
         other => Err(segno::Error::message(format!("no such order: {other}"))),
