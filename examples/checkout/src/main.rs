@@ -227,9 +227,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_declined_card_survives_every_crash() {
-        let trials = testing::crash_everywhere_with(shop, checkout, order(BAD_CARD));
-        let error = trials.check(|app, _| sold(app, 0)).await.unwrap_err();
+        let trials = || {
+            let trials = testing::crash_everywhere_with(shop, checkout, order(BAD_CARD));
+            trials.check(|app, _| sold(app, 0))
+        };
+        let error = trials().await.unwrap_err();
         assert_eq!(error.to_string(), "card declined");
+        let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        let error = trials().on_postgres(postgres).await.unwrap_err();
+        assert_eq!(error.to_string(), "card declined");
+    }
+
+    #[tokio::test]
+    async fn counting_a_shelf_survives_every_crash() {
+        let trials = || testing::crash_everywhere_with(shop, stock::count_shelf, 3).any_result();
+        assert!(trials().await.unwrap() >= 21);
+        let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        assert!(trials().on_postgres(postgres).await.unwrap() >= 21);
     }
 
     #[tokio::test]

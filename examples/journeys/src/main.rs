@@ -1,14 +1,17 @@
 //! One workflow of twenty steps. Kill the process: another one goes on with the step after the last finished one.
 
+#[cfg(test)]
+mod crashes;
+
 use std::time::Duration;
 
 use segno::{Ctx, Segno};
 
-async fn journey(ctx: Ctx, _: ()) -> segno::Result<String> {
+async fn journey(ctx: Ctx, pause: Duration) -> segno::Result<String> {
     for number in 1..=20 {
         ctx.step("count", || async move {
             println!("{}: step {number}", std::process::id());
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
             Ok(())
         })
         .await?;
@@ -26,7 +29,7 @@ async fn main() -> segno::Result<()> {
         .launch()
         .await?;
     if std::env::var_os("START").is_some() {
-        app.start(journey, ()).await?;
+        app.start(journey, Duration::from_secs(1)).await?;
     }
     std::future::pending().await
 }

@@ -186,8 +186,11 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_answers() {
-        let result = testing::crash_everywhere(office, expense, trip()).await;
-        assert_eq!(result.unwrap(), Decision::Expired);
+        let trials = || testing::crash_everywhere(office, expense, trip());
+        assert_eq!(trials().await.unwrap(), Decision::Expired);
+        let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+        let expired = trials().on_postgres(postgres).await;
+        assert_eq!(expired.unwrap(), Decision::Expired);
     }
 
     /// Three days pass at once.
