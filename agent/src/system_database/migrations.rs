@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _, Sqlite};
 
-use super::{DatabaseError, Dialect, Pool, SystemDatabase, quote_identifier};
+use super::{DatabaseError, Dialect, Pool, SystemDatabase, newer, quote_identifier};
 
 /// The version that this library creates and migrates to.
 pub(super) const CURRENT: i64 = 125;
@@ -38,7 +38,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(30);
 const POSTGRES_TABLES: &str = include_str!("schema/postgres_tables.sql");
 const POSTGRES_ENQUEUE: &str = include_str!("schema/postgres_enqueue_workflow.sql");
 const POSTGRES_SEND: &str = include_str!("schema/postgres_send_message.sql");
-const SQLITE_TABLES: &str = include_str!("schema/sqlite_tables.sql");
+pub(super) const SQLITE_TABLES: &str = include_str!("schema/sqlite_tables.sql");
 
 /// One step between two shared versions.
 struct Migration {
@@ -262,7 +262,7 @@ pub(super) async fn migrate(db: &SystemDatabase) -> Result<(), DatabaseError> {
         }
         Pool::Sqlite { .. } => migrate_sqlite(db).await?,
     }
-    settle(db, CURRENT).await
+    settle(db, version(db).await?).await
 }
 
 /// Creates and updates what is this library's own; joins the older line; leaves the rest alone.
@@ -289,6 +289,7 @@ fn is_usable(version: i64) -> bool {
 
 /// Works from now on as tables of this version want it.
 async fn settle(db: &SystemDatabase, version: i64) -> Result<(), DatabaseError> {
+    newer::refuse_incomplete(db, version).await?;
     db.fit_to(version);
     if OLDER_LINE.contains(&version) {
         let schema = db.schema();

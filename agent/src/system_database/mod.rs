@@ -14,6 +14,7 @@ mod enqueue;
 mod error;
 mod fork;
 mod migrations;
+mod newer;
 mod queues;
 mod recovery;
 mod retention;

@@ -2,7 +2,7 @@
 
 use segno::{Ctx, Db, Error, ErrorKind, Segno, Status, WorkflowRef, testing};
 
-use super::both;
+use super::{both, change};
 
 async fn doubles(_: Ctx, n: u32) -> segno::Result<u32> {
     Ok(n * 2)
@@ -31,11 +31,7 @@ fn application(db: &Db) -> segno::Builder {
 /// Runs a statement in which `@` stands for the schema.
 async fn execute(db: &Db, sql: &str) {
     let sql = sql.replace('@', db.system_database().prefix());
-    let changed = db.transaction(|tx| {
-        let sql = sql.clone();
-        Box::pin(async move { Ok(tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?) })
-    });
-    assert_eq!(changed.await.unwrap(), 1, "{sql}");
+    assert_eq!(change(db, sql.clone()).await, 1, "{sql}");
 }
 
 #[tokio::test]
@@ -179,6 +175,103 @@ async fn a_payload_over_the_limit_is_refused_by_name() {
         );
         assert_eq!(app.run(makes, 900).await.unwrap(), 900);
         drop(app);
+        testing::drop_schema(&db).await.unwrap();
+    }
+}
+
+async fn names(ctx: Ctx, name: String) -> segno::Result<u32> {
+    ctx.step(name, || async { Ok(1) }).await
+}
+
+/// Postgres cannot store a zero in a text, SQLite can: of those that write at the same time, one is refused.
+#[tokio::test]
+async fn text_that_the_database_cannot_store_fails_only_whoever_wrote_it() {
+    for db in both().await {
+        let app = application(&db).workflow("names", names);
+        let app = testing::launch(app).await.unwrap();
+        let run = |name: &str| app.run(names, name.to_owned()).into_future();
+        let (before, zero, after) = tokio::join!(run("before"), run("ze\0ro"), run("after"));
+        assert_eq!((before.unwrap(), after.unwrap()), (1, 1));
+        let started = app.start(names, "named".into()).id("ze\0ro").await;
+        if db.is_sqlite() {
+            assert_eq!((zero.unwrap(), started.is_ok()), (1, true));
+        } else {
+            for error in [zero.unwrap_err(), started.unwrap_err()] {
+                let ErrorKind::Database { message } = error.kind() else {
+                    panic!("{error:?}");
+                };
+                assert!(message.contains("0x00"), "{message}");
+            }
+        }
+        drop(app);
+        testing::drop_schema(&db).await.unwrap();
+    }
+}
+
+/// A run that somebody else wrote, in some format.
+async fn written_elsewhere(db: &Db, id: &str, status: &str, name: &str, format: &str, input: &str) {
+    let run = format!(
+        "INSERT INTO @workflow_status (workflow_uuid, status, name, queue_name, executor_id, application_version, \
+         application_name, serialization) \
+         VALUES ('{id}', '{status}', '{name}', '_dbos_internal_queue', 'test', 'test', 't', '{format}')"
+    );
+    execute(db, &run).await;
+    let input = format!(
+        "INSERT INTO @workflow_input (workflow_uuid, inputs, retention_timestamp) VALUES ('{id}', '{input}', 0)"
+    );
+    execute(db, &input).await;
+}
+
+#[tokio::test]
+async fn a_format_of_another_language_is_named() {
+    for db in both().await {
+        let app = testing::launch(application(&db)).await.unwrap();
+        written_elsewhere(
+            &db,
+            "pickled",
+            "ENQUEUED",
+            "doubles",
+            "py_pickle",
+            "gASVBwAA",
+        )
+        .await;
+        app.wake();
+        let error = app
+            .handle::<u32>("pickled")
+            .await
+            .unwrap()
+            .await
+            .unwrap_err();
+        let ErrorKind::Unreadable { what, message } = error.kind() else {
+            panic!("{error:?}");
+        };
+        assert_eq!(what, "the workflow's input");
+        assert!(message.contains("py_pickle"), "{message}");
+        assert_eq!(app.run(doubles, 4).await.unwrap(), 8);
+        drop(app);
+        testing::drop_schema(&db).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_pending_and_not_known_here_is_left_for_a_program_that_knows_it() {
+    for db in both().await {
+        let app = testing::launch(application(&db)).await.unwrap();
+        let input = "{\"positionalArgs\":[7],\"namedArgs\":{}}";
+        written_elsewhere(&db, "left", "PENDING", "unknown", "portable_json", input).await;
+        app.crash().await.unwrap();
+        assert_eq!(app.run(doubles, 4).await.unwrap(), 8);
+        app.idle().await;
+        let left = app.handle::<u32>("left").await.unwrap();
+        assert!(left.status().await.unwrap().is_active());
+        drop(app);
+        let knows = application(&db).workflow("unknown", doubles);
+        let knows = testing::launch(knows).await.unwrap();
+        assert_eq!(
+            knows.handle::<u32>("left").await.unwrap().await.unwrap(),
+            14
+        );
+        drop(knows);
         testing::drop_schema(&db).await.unwrap();
     }
 }

@@ -227,6 +227,15 @@ async fn a_clock_that_jumps_makes_things_late_and_nothing_worse() {
     }
 }
 
+/// What somebody else does to the tables.
+async fn change(db: &Db, sql: String) -> u64 {
+    let changed = db.transaction(|tx| {
+        let sql = sql.clone();
+        Box::pin(async move { Ok(tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?) })
+    });
+    changed.await.unwrap()
+}
+
 /// A process whose clock went back recovers what it left behind when the clock was ahead: the wake-up times on
 /// record hold, and nothing is done again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,16 +258,7 @@ async fn a_clock_that_goes_back_repeats_nothing() {
             "UPDATE {prefix}workflow_status SET created_at = created_at + 3600000, updated_at = updated_at + 3600000"
         );
         for sql in [ahead, row] {
-            world
-                .db
-                .transaction(|tx| {
-                    let sql = sql.clone();
-                    Box::pin(async move {
-                        Ok(tx.query(segno::sqlx::AssertSqlSafe(sql)).execute().await?)
-                    })
-                })
-                .await
-                .unwrap();
+            change(&world.db, sql).await;
         }
         let app = world.app().workflow("rests", rests).launch().await.unwrap();
         let run = app.handle::<usize>("run").await.unwrap();
@@ -293,17 +293,7 @@ async fn a_schema_of_the_future_is_worked_on_and_left_as_it_is() {
             "UPDATE {}dbos_migrations SET version = 9999",
             db.system_database().prefix()
         );
-        db.transaction(|tx| {
-            let newer = newer.clone();
-            Box::pin(async move {
-                Ok(tx
-                    .query(segno::sqlx::AssertSqlSafe(newer))
-                    .execute()
-                    .await?)
-            })
-        })
-        .await
-        .unwrap();
+        change(&db, newer).await;
         let world = World::on(&db).await;
         for migrate in [Migrate::Run, Migrate::Verify] {
             let app = world.app().migrate(migrate).launch().await.unwrap();
@@ -311,6 +301,23 @@ async fn a_schema_of_the_future_is_worked_on_and_left_as_it_is() {
             app.abort().await;
         }
         assert_eq!(db.system_database().schema_version().await.unwrap(), 9999);
+
+        // Something that is needed is not there any more: that is said, before anything is begun.
+        let prefix = db.system_database().prefix();
+        let dropped =
+            format!("ALTER TABLE {prefix}operation_outputs DROP COLUMN child_workflow_id");
+        change(&db, dropped).await;
+        for migrate in [Migrate::Run, Migrate::Verify] {
+            let Err(error) = world.app().migrate(migrate).launch().await else {
+                panic!("it was launched without a column");
+            };
+            let text = error.to_string();
+            assert!(text.contains("at version 9999"), "{text}");
+            assert!(
+                text.contains("operation_outputs.child_workflow_id"),
+                "{text}"
+            );
+        }
         db.system_database().close().await;
     }
     postgres.drop().await;
