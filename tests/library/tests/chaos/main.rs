@@ -26,6 +26,8 @@ use sqlx::AssertSqlSafe;
 const WORKERS: u8 = 4;
 /// Everything that is left is done this long after the last blow.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// While blows fall, the records are looked at as often.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -106,6 +108,8 @@ struct Blows {
     kills: u32,
     crashes: u32,
     cuts: u32,
+    /// How often the records of what ran were looked at in between.
+    looks: u32,
 }
 
 impl Blows {
@@ -114,13 +118,26 @@ impl Blows {
     }
 }
 
-/// Blow after blow, until everything was started and every kind of blow has fallen.
-async fn storm(fleet: &mut Fleet, server: Option<&Server>, rng: &mut StdRng) -> Blows {
+/// Blow after blow, until everything was started and every kind of blow has fallen. What was seen to be wrong
+/// meanwhile is returned, too.
+async fn storm(
+    fleet: &mut Fleet,
+    oracle: &Oracle,
+    server: Option<&Server>,
+    rng: &mut StdRng,
+) -> (Blows, Vec<String>) {
     let mut blows = Blows::default();
+    let mut wrong = Vec::new();
+    let mut next_look = Instant::now() + LOOK_EVERY;
     let millis = |rng: &mut StdRng, range| Duration::from_millis(rng.random_range(range));
     let mut next_crash = Instant::now() + millis(rng, 1000..3000);
     while fleet.started() < fleet.orders || !blows.of_every_kind(server.is_some()) {
         tokio::time::sleep(millis(rng, 100..600)).await;
+        if Instant::now() >= next_look {
+            wrong.extend(oracle.gaps().await.unwrap());
+            blows.looks += 1;
+            next_look = Instant::now() + LOOK_EVERY;
+        }
         let victim = rng.random_range(0..fleet.workers.len());
         match server {
             Some(server) if Instant::now() >= next_crash => {
@@ -147,7 +164,7 @@ async fn storm(fleet: &mut Fleet, server: Option<&Server>, rng: &mut StdRng) -> 
             }
         }
     }
-    blows
+    (blows, wrong)
 }
 
 async fn run(
@@ -159,7 +176,8 @@ async fn run(
     seed: u64,
 ) {
     let begun = Instant::now();
-    let blows = storm(&mut fleet, server, &mut StdRng::seed_from_u64(seed)).await;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (blows, seen) = storm(&mut fleet, &oracle, server, &mut rng).await;
     let stormed = begun.elapsed();
     let settled = eventually("every workflow to end", PATIENCE, async || {
         let (all, open) = oracle.count().await?;
@@ -172,16 +190,18 @@ async fn run(
         worker.process.kill().await.unwrap();
     }
     let journals = Journals::read(fleet.folder.path()).unwrap();
-    let wrong = oracle.judge(orders, &journals).await.unwrap();
+    let mut wrong = oracle.judge(orders, &journals).await.unwrap();
+    wrong.extend(seen);
     println!(
         "{name}: {orders} workflows, {} kills, {} crashes of Postgres, {} cuts of the network in {:.0} s, at rest after {:.0} s; \
-         {} executions of steps; {} things wrong",
+         {} executions of steps, records looked at {} times; {} things wrong",
         blows.kills,
         blows.crashes,
         blows.cuts,
         stormed.as_secs_f64(),
         begun.elapsed().as_secs_f64(),
         journals.ran.len(),
+        blows.looks,
         wrong.len(),
     );
     assert!(

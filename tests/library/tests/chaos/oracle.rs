@@ -57,6 +57,10 @@ impl Journals {
     }
 }
 
+/// Positions that may be recorded after a later one: of two parallel steps the second may be ready first, and how
+/// long a wait for a message may last is recorded before the message.
+const MAY_BE_LATE: [i64; 2] = [4, 7];
+
 pub struct Oracle {
     pub pool: AnyPool,
     /// What precedes a table's name.
@@ -77,6 +81,25 @@ impl Oracle {
                      FROM @workflow_status WHERE name = 'order'";
         let rows = self.rows(count).await?;
         Ok((rows[0].try_get(0)?, rows[0].try_get(1)?))
+    }
+
+    /// Records that at this moment are not a prefix of the program: something is missing before their last step.
+    pub async fn gaps(&self) -> anyhow::Result<Vec<String>> {
+        let sql = "SELECT workflow_uuid, CAST(MAX(function_id) AS BIGINT), COUNT(*), \
+                   COUNT(CASE WHEN function_id IN (4, 7) THEN 1 END) FROM @operation_outputs \
+                   GROUP BY workflow_uuid HAVING COUNT(*) <= MAX(function_id)";
+        let mut wrong = Vec::new();
+        for row in self.rows(sql).await? {
+            let (id, last): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let (count, late): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+            let awaited = MAY_BE_LATE.iter().filter(|at| **at <= last).count() as i64 - late;
+            if last + 1 - count > awaited {
+                wrong.push(format!(
+                    "{id}: {count} steps are recorded, the last at {last}"
+                ));
+            }
+        }
+        Ok(wrong)
     }
 
     /// Everything that is wrong.
