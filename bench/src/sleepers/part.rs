@@ -14,8 +14,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const QUEUE: &str = "work";
 /// Starts under way at a time.
 const AT_ONCE: usize = 512;
-/// How long the idle process is watched.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// How many workflows are about to wait.
 type Arrived = Arc<AtomicU32>;
@@ -38,7 +36,12 @@ async fn works(ctx: Ctx<Arrived>, n: u32) -> segno::Result<u32> {
     ctx.step("work", || async { Ok(n) }).await
 }
 
-pub(crate) async fn run(part: Part, database: &str, n: u32) -> anyhow::Result<Figures> {
+pub(crate) async fn run(
+    part: Part,
+    database: &str,
+    n: u32,
+    idle: Duration,
+) -> anyhow::Result<Figures> {
     let arrived = Arrived::default();
     let empty_mib = memory("VmRSS")?;
     let begun = Instant::now();
@@ -67,8 +70,8 @@ pub(crate) async fn run(part: Part, database: &str, n: u32) -> anyhow::Result<Fi
     let new_one_ms = asked.elapsed().as_secs_f64() * 1000.0;
 
     let worked = processor_seconds()?;
-    tokio::time::sleep(IDLE).await;
-    let idle_cpu = (processor_seconds()? - worked) / IDLE.as_secs_f64();
+    tokio::time::sleep(idle).await;
+    let idle_cpu = (processor_seconds()? - worked) / idle.as_secs_f64();
     Ok(Figures {
         waiting: arrived.load(Ordering::Relaxed),
         first_s,
