@@ -8,6 +8,10 @@ async fn doubles(_: Ctx, n: u32) -> segno::Result<u32> {
     Ok(n * 2)
 }
 
+async fn triples(_: Ctx, n: u32) -> segno::Result<u32> {
+    Ok(n * 3)
+}
+
 async fn counts(ctx: Ctx, _: ()) -> segno::Result<u32> {
     let counted = ctx.step("count", || async { Ok(1) }).await?;
     let more = ctx.recv::<u32>("more").await.unwrap_or(0);
@@ -265,11 +269,11 @@ async fn what_is_pending_and_not_known_here_is_left_for_a_program_that_knows_it(
         let left = app.handle::<u32>("left").await.unwrap();
         assert!(left.status().await.unwrap().is_active());
         drop(app);
-        let knows = application(&db).workflow("unknown", doubles);
+        let knows = application(&db).workflow("unknown", triples);
         let knows = testing::launch(knows).await.unwrap();
         assert_eq!(
             knows.handle::<u32>("left").await.unwrap().await.unwrap(),
-            14
+            21
         );
         drop(knows);
         testing::drop_schema(&db).await.unwrap();
