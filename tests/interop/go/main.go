@@ -119,6 +119,9 @@ func portable(input any) dbos.PortableWorkflowArgs {
 
 func list(client dbos.Client, given order) (any, bool, error) {
 	filters := []dbos.ListWorkflowsOption{dbos.WithFilterWorkflowIDPrefix(given.Key)}
+	if given.To != "" {
+		filters = append(filters, dbos.WithFilterApplicationName(given.To))
+	}
 	if given.Status != "" {
 		filters = append(filters, dbos.WithFilterStatus(dbos.WorkflowStatusType(given.Status)))
 	}

@@ -110,7 +110,7 @@ async fn obey(app: &Segno, order: Order) -> segno::Result<Value> {
             Ok(Value::Null)
         }
         "list" => {
-            let mut listing = app.workflows().id_prefix(order.key);
+            let mut listing = app.workflows().of_all_applications().id_prefix(order.key);
             if let Ok(status) = order.status.parse() {
                 listing = listing.status(status);
             }
