@@ -138,6 +138,7 @@ impl Runtime {
         current.kill();
         current.tasks.close();
         current.tasks.wait().await;
+        current.db.system.settled().await.map_err(from_database)?;
         next.recover_own().await?;
         next.begin_work();
         Ok(())

@@ -1,6 +1,8 @@
 //! The database's clock in tests: a row of a table of its own, which takes the place of the server's clock
 //! in every statement and in the tables' defaults.
 
+use std::time::Duration;
+
 use super::{DatabaseError, Dialect, Pool, SystemDatabase};
 use crate::clock::Clock;
 
@@ -40,6 +42,32 @@ impl SystemDatabase {
         }
         self.clock = Clock::manual(now_ms);
         Ok(self)
+    }
+
+    /// Completes when the database does nothing more for this schema: what a process asked for before it died may
+    /// be done, and lock rows, some time after.
+    pub(crate) async fn settled(&self) -> Result<(), DatabaseError> {
+        if self.dialect() == Dialect::Sqlite {
+            return Ok(());
+        }
+        let mut at_rest = 0;
+        while at_rest < 3 {
+            let busy = self
+                .sql(
+                    "SELECT COUNT(*) AS busy FROM pg_catalog.pg_stat_activity WHERE datname = current_database() \
+                     AND pid <> pg_backend_pid() AND state <> 'idle' AND strpos(query, ",
+                )
+                .bind(self.schema())
+                .push(") > 0");
+            let rows = self.read(busy).await?;
+            let busy = rows.first().map(|row| row.int("busy")).transpose()?;
+            at_rest = match busy.flatten() {
+                Some(0) => at_rest + 1,
+                _ => 0,
+            };
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// Moves both clocks: the database's first, so that whoever wakes up finds it moved.
