@@ -504,7 +504,7 @@ impl SystemDatabase {
         let Pool::Postgres(pool) = &self.pool else {
             return self.read(statement).await;
         };
-        let mut transaction = pool.begin().await?;
+        let mut transaction = begin_postgres(pool, Isolation::ReadCommitted).await?;
         let limit = format!(
             "SET LOCAL statement_timeout = {}",
             LISTING_TIMEOUT.as_millis()
@@ -548,14 +548,27 @@ impl SystemDatabase {
         isolation: Isolation,
     ) -> Result<Transaction, DatabaseError> {
         Ok(match &self.pool {
-            Pool::Postgres(pool) => {
-                Transaction::Postgres(pool.begin_with(isolation.begin()).await?)
-            }
+            Pool::Postgres(pool) => Transaction::Postgres(begin_postgres(pool, isolation).await?),
             // Taking the write lock at once avoids failing later on an upgrade of the lock.
             Pool::Sqlite { writer, .. } => {
                 Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)
             }
         })
+    }
+}
+
+/// Begins in a task of its own. Where a caller gives up while the database begins, sqlx forgets that it asked and
+/// returns the connection to the pool, in an open transaction: whatever came next there would never be committed.
+async fn begin_postgres(
+    pool: &PgPool,
+    isolation: Isolation,
+) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(isolation.begin()).await });
+    match begun.await {
+        Ok(transaction) => Ok(transaction?),
+        // The process ends.
+        Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
     }
 }
 

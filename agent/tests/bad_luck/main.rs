@@ -183,6 +183,57 @@ async fn a_database_that_hangs_up_on_every_dial_fails_nothing() {
     database.drop().await;
 }
 
+/// Whoever waits for a transaction may go away at any of its awaits, within `BEGIN` too: nothing stays open, where
+/// whatever else used that connection would never be committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_given_up_anywhere_leaves_nothing_open() {
+    let database = PostgresDatabase::create().await;
+    let db = Db::connect(&database.url).await.unwrap();
+    let world = World::on(&db).await;
+    for polls in 1..=20 {
+        let insert = db.transaction(|tx| {
+            Box::pin(async move {
+                let insert = tx.query("INSERT INTO effects (name) VALUES ('given up')");
+                Ok(insert.execute().await?)
+            })
+        });
+        given_up_after(polls, insert).await;
+    }
+    let open = "SELECT COUNT(*)::text FROM pg_stat_activity \
+                WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    let closed = eventually("all are closed", async || {
+        database_support::column(&database.url, open).await == ["0"]
+    });
+    // Much less than it takes the server to end them.
+    tokio::time::timeout(Duration::from_secs(20), closed)
+        .await
+        .unwrap();
+    let before = world.effects().await;
+    for _ in 0..20 {
+        let effect = "INSERT INTO effects (name) VALUES ('kept')".to_owned();
+        change(&db, effect).await;
+    }
+    let count = "SELECT COUNT(*)::text FROM effects";
+    let seen = database_support::column(&database.url, count).await;
+    assert_eq!(seen, [(before + 20).to_string()]);
+    db.system_database().close().await;
+    database.drop().await;
+}
+
+/// Polls a future so often, and drops it.
+async fn given_up_after(polls: usize, future: impl Future) {
+    let mut future = std::pin::pin!(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 || future.as_mut().poll(context).is_ready() {
+            return std::task::Poll::Ready(());
+        }
+        left -= 1;
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
 async fn naps(ctx: Ctx, _: ()) -> segno::Result<u32> {
     ctx.sleep(Duration::from_secs(3600)).await;
     let woken = ctx.step("wake", || async { Ok(1) }).await?;
