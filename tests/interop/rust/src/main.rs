@@ -125,7 +125,10 @@ async fn obey(client: &Client, order: &Order) -> anyhow::Result<Value> {
         "list" => {
             let filter = WorkflowFilter {
                 workflow_id_prefixes: vec![&order.key],
-                names: Some(&*order.workflow).into_iter().filter(|name| !name.is_empty()).collect(),
+                names: Some(&*order.workflow)
+                    .into_iter()
+                    .filter(|name| !name.is_empty())
+                    .collect(),
                 status: WorkflowStatus::parse(&order.status).into_iter().collect(),
                 applications: Applications::Any,
                 ..WorkflowFilter::default()
