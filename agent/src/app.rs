@@ -229,12 +229,22 @@ impl Segno {
     /// Cancels a run that has not ended: it stops at its next durable call. Unknown ids and ended runs
     /// are ignored.
     pub fn cancel(&self, id: impl Into<String>) -> Cancel<'_> {
-        Cancel::new(self.runtime(), id.into())
+        Cancel::new(self.runtime(), vec![id.into()])
+    }
+
+    /// As [`cancel`](Self::cancel), for several at once.
+    pub fn cancel_all<T: Into<String>>(&self, ids: impl IntoIterator<Item = T>) -> Cancel<'_> {
+        Cancel::new(self.runtime(), ids.into_iter().map(Into::into).collect())
     }
 
     /// Lets a cancelled or parked run go on from its last checkpoint.
     pub fn resume(&self, id: impl Into<String>) -> Resume<'_> {
-        Resume::new(self.runtime(), id.into())
+        Resume::new(self.runtime(), vec![id.into()])
+    }
+
+    /// As [`resume`](Self::resume), for several: all, or none if one does not exist.
+    pub fn resume_all<T: Into<String>>(&self, ids: impl IntoIterator<Item = T>) -> Resume<'_> {
+        Resume::new(self.runtime(), ids.into_iter().map(Into::into).collect())
     }
 
     /// Makes a new run that begins with a copy of another one's first steps.
@@ -244,7 +254,12 @@ impl Segno {
 
     /// Deletes a run and everything it recorded, for good.
     pub fn delete(&self, id: impl Into<String>) -> Delete<'_> {
-        Delete::new(self.runtime(), id.into())
+        Delete::new(self.runtime(), vec![id.into()])
+    }
+
+    /// As [`delete`](Self::delete), for several: all or none.
+    pub fn delete_all<T: Into<String>>(&self, ids: impl IntoIterator<Item = T>) -> Delete<'_> {
+        Delete::new(self.runtime(), ids.into_iter().map(Into::into).collect())
     }
 
     /// How much was written, and in how many commits.

@@ -22,6 +22,7 @@ use crate::runtime::{Identity, Runtime};
 use crate::schedule::{self, Schedule};
 use crate::state::{FromRef, NoAppState};
 use crate::system_database::Options;
+use crate::trace::{TraceContext, Tracing};
 use crate::transaction::{Db, from_database};
 use crate::version;
 use crate::workflow::{Registered, Registry, WorkflowFn};
@@ -38,7 +39,7 @@ type Registration<S> = Box<dyn FnOnce(&S) -> Registered + Send>;
 pub enum Migrate {
     /// Create them in an empty database and bring them up to date if this library made them. Tables of the older
     /// schema line (versions 107 and 108: Python 2, TypeScript 4, Go 1.2) and those that lack indexes only (from 123)
-    /// are joined as they are; any others that are not current are refused with [`ErrorKind::Database`](crate::ErrorKind::Database).
+    /// are joined as they are; any others that are not current are refused with [`ErrorKind::Schema`](crate::ErrorKind::Schema).
     #[default]
     Auto,
     /// Create them, or bring them up to date, whoever made them. SDKs of the older line go on working: from then
@@ -78,6 +79,7 @@ struct Settings {
     retention: Option<Duration>,
     recovery_limit: Limit,
     payloads: Payloads,
+    tracing: Tracing,
     queues: Vec<Queue>,
     schedules: Vec<schedule::Declared>,
     listen_queues: Option<HashSet<String>>,
@@ -327,6 +329,13 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Runs go on with the trace they are started in, through queues, children and recoveries, in whichever process:
+    /// `segno_opentelemetry::W3c` for OpenTelemetry. Without it each execution is a trace of its own.
+    pub fn trace_context(mut self, context: impl TraceContext) -> Self {
+        self.settings.tracing = Tracing(Some(Arc::new(context)));
+        self
+    }
+
     /// The largest input, result, message, event or stream entry, in bytes of JSON: 64 MiB unless given. A
     /// larger one is refused with [`ErrorKind::PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge).
     pub fn max_payload_bytes(mut self, limit: usize) -> Self {
@@ -446,6 +455,7 @@ impl<S> Builder<S> {
                 listen_queues: settings.listen_queues.clone(),
                 retention: settings.retention,
                 payloads: settings.payloads.clone(),
+                tracing: settings.tracing.clone(),
             },
             registry,
             settings,

@@ -8,6 +8,7 @@ use crate::app::Segno;
 use crate::error::Result;
 use crate::payload::{Codec, Payloads};
 use crate::runtime::{Identity, Runtime};
+use crate::trace::{TraceContext, Tracing};
 use crate::transaction::{Db, from_database};
 use crate::workflow::Registry;
 
@@ -38,40 +39,44 @@ impl Client {
     /// A client of the system database behind these connections, whose tables must be up to date.
     pub async fn on(db: &Db) -> Result<Self> {
         db.system.verify().await.map_err(from_database)?;
-        Ok(Self::of(db.clone(), String::new(), Payloads::default()))
-    }
-
-    fn of(db: Db, app_name: String, payloads: Payloads) -> Self {
         let identity = Identity {
-            app_name,
+            app_name: String::new(),
             executor_id: String::new(),
             app_version: String::new(),
             max_recovery_attempts: None,
             capacity: 0,
             listen_queues: None,
             retention: None,
-            payloads,
+            payloads: Payloads::default(),
+            tracing: Tracing::default(),
         };
-        let runtime = Runtime::launch(db, Registry::default(), identity);
+        let runtime = Runtime::launch(db.clone(), Registry::default(), identity);
+        Ok(Self(Segno::new(runtime, true, None)))
+    }
+
+    /// The same connections under other settings.
+    fn with(self, change: impl FnOnce(&mut Identity)) -> Self {
+        let runtime = self.0.runtime();
+        runtime.kill();
+        let mut identity = runtime.identity().clone();
+        change(&mut identity);
+        let runtime = Runtime::launch(runtime.db.clone(), Registry::default(), identity);
         Self(Segno::new(runtime, true, None))
     }
 
     /// The application whose workflows are meant; needed where several share the database.
     pub fn application(self, name: impl Into<String>) -> Self {
-        let runtime = self.0.runtime();
-        runtime.kill();
-        Self::of(runtime.db.clone(), name.into(), runtime.payloads().clone())
+        self.with(|identity| identity.app_name = name.into())
     }
 
     /// Encodes payloads as the application does; see [`Builder::codec`](crate::Builder::codec).
     pub fn codec(self, codec: impl Codec) -> Self {
-        let runtime = self.0.runtime();
-        runtime.kill();
-        let payloads = Payloads {
-            codec: Some(Arc::new(codec)),
-            ..runtime.payloads().clone()
-        };
-        Self::of(runtime.db.clone(), runtime.app_name().to_owned(), payloads)
+        self.with(|identity| identity.payloads.codec = Some(Arc::new(codec)))
+    }
+
+    /// Runs go on with the trace they are started in; see [`Builder::trace_context`](crate::Builder::trace_context).
+    pub fn trace_context(self, context: impl TraceContext) -> Self {
+        self.with(|identity| identity.tracing = Tracing(Some(Arc::new(context))))
     }
 
     /// Closes the connections. What waits for a result is told.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::datasource::{Datasource, Open};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execution::Execution;
+use crate::execution::{self, Execution};
 use crate::start::{PendingRun, PendingStart, PendingStartAll};
 use crate::state::NoState;
 use crate::step::{Step, StepError};
@@ -105,6 +105,55 @@ impl<S> Ctx<S> {
     /// otherwise.
     pub fn cancellation_token(&self) -> CancellationToken {
         self.execution.cancellation_token()
+    }
+
+    /// Which attempt of a step this is, from 1; `None` outside of steps.
+    ///
+    /// ```
+    /// # use segno::Ctx;
+    /// # async fn call(endpoint: &str) -> segno::Result<u32> { Ok(1) }
+    /// async fn quote(ctx: Ctx, _: ()) -> segno::Result<u32> {
+    ///     let endpoints = ["https://a.example.com", "https://b.example.com"];
+    ///     ctx.step("ask", || async {
+    ///         let turn = ctx.attempt().unwrap_or(1) as usize - 1;
+    ///         call(endpoints[turn % endpoints.len()]).await
+    ///     })
+    ///     .max_attempts(4)
+    ///     .await
+    /// }
+    /// ```
+    pub fn attempt(&self) -> Option<u32> {
+        execution::current_attempt()
+    }
+
+    /// A step of code that blocks or keeps a processor busy: it runs on a thread for such work. It cannot be stopped:
+    /// what runs out of its [`timeout`](Step::timeout) goes on to its end unnoticed.
+    ///
+    /// ```
+    /// # use segno::Ctx;
+    /// async fn digest(ctx: Ctx, path: String) -> segno::Result<usize> {
+    ///     ctx.blocking("read", move || Ok(std::fs::read(&path)?.len())).await
+    /// }
+    /// ```
+    pub fn blocking<'a, T, F>(&'a self, name: impl Into<Cow<'static, str>>, work: F) -> Step<'a, T>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn() -> Result<T> + Send + Sync + 'static,
+    {
+        let work = Arc::new(work);
+        self.step(name, move || {
+            let work = work.clone();
+            async move {
+                match tokio::task::spawn_blocking(move || work()).await {
+                    Ok(result) => result,
+                    Err(stopped) => match stopped.try_into_panic() {
+                        // It is the step's own, as if it had run here.
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(stopped) => Err(stopped.into()),
+                    },
+                }
+            }
+        })
     }
 
     /// Runs a piece of work whose result is recorded: after that it never runs again, before that it may

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
 
 use crate::backoff::Backoff;
 use crate::clock;
@@ -22,7 +23,8 @@ use crate::error::{Error, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::step::recall;
 use crate::system_database::{Dialect, Options};
-use crate::transaction::{Db, Tx, from_database, is_away, is_contention};
+use crate::trace;
+use crate::transaction::{Db, FIRST, Tx, from_database, is_away, is_contention};
 use crate::underway::Doing;
 use crate::workflow::PORTABLE;
 
@@ -252,16 +254,8 @@ where
         },
         name: &name,
     };
-    let mut backoff = Backoff::for_contention();
-    let outcome = loop {
-        match call.attempt(&body).await {
-            Err(error) if source.is_transient(&error) => {
-                tracing::debug!(workflow_id = execution.id(), step = &*name, %error, "transaction runs again");
-                execution.unless_interrupted(backoff.wait()).await;
-            }
-            outcome => break outcome,
-        }
-    };
+    let span = trace::step_span(&execution, Some(position), &name);
+    let outcome = call.attempts(&body).instrument(span.clone()).await;
     let recorded = match outcome {
         Ok(record) => {
             let recorded = Recorded {
@@ -284,10 +278,14 @@ where
         (None, Some(output)) => StepResult::Output(output.clone()),
         (None, None) => StepResult::Nothing,
     };
-    match execution.record(position, &name, started_at, result).await {
-        Ok(()) => recall(&execution, position, &name, recorded).await,
-        Err(error) => execution.fail(error).await,
+    if let Err(error) = execution.record(position, &name, started_at, result).await {
+        return execution.fail(error).await;
     }
+    let result = recall(&execution, position, &name, recorded).await;
+    if let Err(error) = &result {
+        trace::failed(&span, &execution, || Error::clone(error));
+    }
+    result
 }
 
 /// What the attempts of one transaction have in common.
@@ -299,6 +297,24 @@ struct Call<'c, D> {
 }
 
 impl<D: Datasource> Call<'_, D> {
+    /// Attempts until one does not fail for a reason that passes.
+    async fn attempts<'a, T, F>(&self, body: &F) -> Result<TransactionRecord>
+    where
+        T: Serialize + Send,
+        F: for<'t> Fn(&'t mut Open<'a, D::Tx>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
+    {
+        let mut backoff = Backoff::for_contention();
+        loop {
+            match self.attempt(body).await {
+                Err(error) if self.source.is_transient(&error) => {
+                    tracing::debug!(workflow_id = self.execution.id(), step = self.name, %error, "transaction runs again");
+                    self.execution.unless_interrupted(backoff.wait()).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Finds the record of an earlier attempt, whoever made it, or makes one. An error that is not the body's
     /// leaves none.
     async fn attempt<'a, T, F>(&self, body: &F) -> Result<TransactionRecord>
@@ -313,7 +329,7 @@ impl<D: Datasource> Call<'_, D> {
             tx: self.source.begin().await?,
             borrows: PhantomData,
         };
-        let value = in_step(Some(self.key.step), || body(&mut tx)).await;
+        let value = in_step(Some(self.key.step), FIRST, || body(&mut tx)).await;
         let tx = tx.tx;
         match value {
             Ok(value) => {

@@ -162,6 +162,14 @@ pub enum ErrorKind {
         /// The reason.
         message: String,
     },
+    /// The tables are not such that this library may work on them: missing or old where migrating was not asked for or
+    /// not allowed, or not its own.
+    Schema {
+        /// Their version, 0 if there are none; unknown where they make no sense.
+        found: Option<i64>,
+        /// What is wrong and how to put it right.
+        message: String,
+    },
     /// The system database refused or could not be reached.
     Database {
         /// What the database said.
@@ -614,6 +622,7 @@ impl fmt::Display for Inner {
             }
             ErrorKind::Config { setting, message } => write!(f, "{setting}: {message}"),
             ErrorKind::Serialization { what, message } => write!(f, "{what}: {message}"),
+            ErrorKind::Schema { message, .. } => f.write_str(message),
             ErrorKind::Database { message } => write!(f, "system database: {message}"),
             ErrorKind::Panicked { id, message } => write!(
                 f,

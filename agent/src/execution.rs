@@ -21,6 +21,9 @@ tokio::task_local! {
     /// Position of the step whose body runs.
     static IN_STEP: i32;
 
+    /// Which attempt of a step this is, from 1.
+    static ATTEMPT: u32;
+
     /// The execution whose body is polled, for macros, which are given no context.
     pub(crate) static CURRENT: Arc<Execution>;
 }
@@ -29,11 +32,19 @@ tokio::task_local! {
 /// the body. A step inside a step has no position of its own: it is part of the outer one.
 pub(crate) fn in_step<F: Future>(
     position: Option<i32>,
+    attempt: u32,
     body: impl FnOnce() -> F,
 ) -> impl Future<Output = F::Output> {
     let outer = IN_STEP.try_with(|position| *position).ok();
     let position = outer.or(position).unwrap_or_default();
-    IN_STEP.scope(position, IN_STEP.sync_scope(position, body))
+    let body = || ATTEMPT.sync_scope(attempt, body);
+    let future = IN_STEP.sync_scope(position, body);
+    IN_STEP.scope(position, ATTEMPT.scope(attempt, future))
+}
+
+/// Which attempt of the step around it this is; `None` outside of steps.
+pub(crate) fn current_attempt() -> Option<u32> {
+    ATTEMPT.try_with(|attempt| *attempt).ok()
 }
 
 /// What is at the next position; see [`Execution::take_position_of`].
@@ -124,6 +135,8 @@ pub(crate) struct Origin {
 pub(crate) struct Execution {
     pub(crate) runtime: Arc<Runtime>,
     origin: Origin,
+    /// Whether an earlier execution left checkpoints.
+    recovered: bool,
     next_position: AtomicI32,
     history: Mutex<HashMap<i32, Recorded>>,
     /// What was on record when it began and what the code has asked for since; only if it was on record.
@@ -157,6 +170,7 @@ impl Execution {
         Arc::new(Self {
             runtime,
             origin,
+            recovered: !history.is_empty(),
             next_position: AtomicI32::new(0),
             traces: Traces::of(&history),
             history: Mutex::new(history),
@@ -178,6 +192,11 @@ impl Execution {
 
     pub(crate) fn name(&self) -> &str {
         &self.origin.name
+    }
+
+    /// Whether it goes on where an earlier execution left off.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.recovered
     }
 
     pub(crate) fn token(&self) -> &str {

@@ -46,6 +46,7 @@
 //! - [`Error`] is what goes wrong; cancellation, shutdown and loss of ownership never show as errors
 //!   inside a workflow, its future is dropped instead.
 
+mod adjust;
 mod administration;
 mod app;
 mod backoff;
@@ -81,6 +82,7 @@ mod step;
 mod stream;
 pub mod system_database;
 pub mod testing;
+mod trace;
 mod transaction;
 mod underway;
 mod values;
@@ -110,7 +112,8 @@ pub use state::{FromRef, NoAppState, NoState};
 pub use status::Status;
 pub use step::{Retry, Step, StepError};
 pub use stream::{StreamReader, WriteStream};
-pub use transaction::{Db, FromRows, Parameter, Query, Transaction, Tx};
+pub use trace::TraceContext;
+pub use transaction::{Db, FromRows, Isolation, Parameter, Query, Transaction, Tx};
 pub use values::{Patch, RecordedValue};
 pub use wait::Sleep;
 pub use workflow::{ByName, Target, WorkflowError, WorkflowFn, WorkflowRef};

@@ -389,15 +389,15 @@ fn millis(instant: SystemTime) -> i64 {
 #[must_use = "nothing is cancelled until this is awaited"]
 pub struct Cancel<'a> {
     runtime: &'a Arc<Runtime>,
-    id: String,
+    ids: Vec<String>,
     children: bool,
 }
 
 impl<'a> Cancel<'a> {
-    pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
+    pub(crate) fn new(runtime: &'a Arc<Runtime>, ids: Vec<String>) -> Self {
         Self {
             runtime,
-            id,
+            ids,
             children: false,
         }
     }
@@ -414,7 +414,7 @@ impl<'a> IntoFuture for Cancel<'a> {
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.runtime.cancel(&[self.id], self.children).await })
+        Box::pin(async move { self.runtime.cancel(&self.ids, self.children).await })
     }
 }
 
@@ -422,15 +422,15 @@ impl<'a> IntoFuture for Cancel<'a> {
 #[must_use = "nothing is resumed until this is awaited"]
 pub struct Resume<'a> {
     runtime: &'a Arc<Runtime>,
-    id: String,
+    ids: Vec<String>,
     queue: Option<String>,
 }
 
 impl<'a> Resume<'a> {
-    pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
+    pub(crate) fn new(runtime: &'a Arc<Runtime>, ids: Vec<String>) -> Self {
         Self {
             runtime,
-            id,
+            ids,
             queue: None,
         }
     }
@@ -452,7 +452,7 @@ impl<'a> IntoFuture for Resume<'a> {
                 .runtime
                 .db
                 .system
-                .resume_workflows(&[self.id], self.queue.as_deref())
+                .resume_workflows(&self.ids, self.queue.as_deref())
                 .await;
             resumed.map_err(from_database)?;
             self.runtime.wake_all();
@@ -465,15 +465,15 @@ impl<'a> IntoFuture for Resume<'a> {
 #[must_use = "nothing is deleted until this is awaited"]
 pub struct Delete<'a> {
     runtime: &'a Arc<Runtime>,
-    id: String,
+    ids: Vec<String>,
     children: bool,
 }
 
 impl<'a> Delete<'a> {
-    pub(crate) fn new(runtime: &'a Arc<Runtime>, id: String) -> Self {
+    pub(crate) fn new(runtime: &'a Arc<Runtime>, ids: Vec<String>) -> Self {
         Self {
             runtime,
-            id,
+            ids,
             children: false,
         }
     }
@@ -495,7 +495,7 @@ impl<'a> IntoFuture for Delete<'a> {
                 .runtime
                 .db
                 .system
-                .delete_workflows(&[self.id], self.children)
+                .delete_workflows(&self.ids, self.children)
                 .await;
             let deleted = deleted.map_err(from_database)?;
             self.runtime.wake_all();
@@ -584,6 +584,19 @@ impl<'a> Fork<'a> {
     /// Queue of the fork; it runs at once unless given.
     pub fn queue(mut self, name: impl Into<String>) -> Self {
         self.options.queue_name = Some(name.into());
+        self
+    }
+
+    /// Partition of that queue.
+    pub fn partition_key(mut self, key: impl Into<String>) -> Self {
+        self.options.queue_partition_key = Some(key.into());
+        self
+    }
+
+    /// The fork finds this run where the source had started the child `recorded`: one that was forked itself, say.
+    pub fn replace_child(mut self, recorded: impl Into<String>, with: impl Into<String>) -> Self {
+        let replacement = (recorded.into(), with.into());
+        self.options.replacement_children.push(replacement);
         self
     }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::app::Segno;
+use crate::backoff::Backoff;
 use crate::context::Ctx;
 use crate::error::{Error, Result};
 use crate::execution::{Execution, Place, StepResult};
@@ -17,6 +18,8 @@ use crate::pending::{Pending, durable_call};
 use crate::recorder::{Effect, EffectWritten, MessageRow};
 use crate::runtime::{Kind, Runtime};
 use crate::step::recall;
+use crate::system_database::SystemDatabase;
+use crate::transaction::{from_database, is_away};
 use crate::underway::Doing;
 use crate::wait::{Deadline, TIMEOUT};
 
@@ -65,6 +68,7 @@ pub struct Message {
     topic: Topic,
     body: Result<String>,
     key: Option<String>,
+    to_forks: bool,
 }
 
 impl Message {
@@ -80,6 +84,7 @@ impl Message {
             body: serde_json::to_string(message)
                 .map_err(|error| Error::serialization("message", error)),
             key: None,
+            to_forks: false,
         }
     }
 
@@ -89,7 +94,13 @@ impl Message {
         self
     }
 
-    pub(crate) fn into_row(self) -> Result<MessageRow> {
+    /// Sends it also to the forks of its destination, to their forks, and so on, as many as there are now.
+    pub fn to_forks(mut self) -> Self {
+        self.to_forks = true;
+        self
+    }
+
+    fn into_row(self) -> Result<MessageRow> {
         // Ids that grow with time keep messages of the same millisecond in order in listings.
         let id = match self.key {
             Some(key) => format!("{key}::{}", self.destination),
@@ -105,11 +116,27 @@ impl Message {
 }
 
 /// The rows of messages that go together; a key may occur once.
-fn rows(messages: Vec<Message>) -> Result<Vec<MessageRow>> {
-    let rows = messages
-        .into_iter()
-        .map(Message::into_row)
-        .collect::<Result<Vec<_>>>()?;
+pub(crate) async fn rows(
+    system: &SystemDatabase,
+    messages: Vec<Message>,
+) -> Result<Vec<MessageRow>> {
+    let mut rows = Vec::with_capacity(messages.len());
+    for message in messages {
+        if message.to_forks {
+            let forks = system.forks_of(&message.destination).await;
+            for destination in forks.map_err(from_database)? {
+                let fork = message.clone();
+                rows.push(
+                    Message {
+                        destination,
+                        ..fork
+                    }
+                    .into_row()?,
+                );
+            }
+        }
+        rows.push(message.into_row()?);
+    }
     let mut seen = std::collections::HashSet::new();
     match rows.iter().find(|row| !seen.insert(&row.id)) {
         Some(twice) => Err(Error::config(
@@ -141,6 +168,15 @@ impl<'a> PendingSend<'a> {
         }))
     }
 
+    /// See [`Message::to_forks`].
+    pub fn to_forks(self) -> Self {
+        Self(self.0.configure(|messages| {
+            for message in messages {
+                message.to_forks = true;
+            }
+        }))
+    }
+
     /// Sends it at most once to its destination under this key, however often that is tried.
     pub fn idempotency_key(self, key: impl Into<String>) -> Self {
         let key = key.into();
@@ -162,7 +198,7 @@ async fn send(sender: Sender, name: &'static str, messages: Vec<Message>) -> Res
     let (execution, place) = match sender {
         Sender::Application(runtime) => {
             runtime.accepting()?;
-            let rows = rows(messages)?;
+            let rows = rows(&runtime.db.system, messages).await?;
             let written = runtime.recorder.send(rows.clone()).await?;
             return sent(&runtime, rows, Some(written));
         }
@@ -176,7 +212,7 @@ async fn send(sender: Sender, name: &'static str, messages: Vec<Message>) -> Res
     }
     let _active = execution.enter(place.own(), Doing::Checkpoint);
     let started_at = execution.now_ms();
-    let result = match rows(messages) {
+    let result = match patient_rows(&execution, messages).await {
         Ok(rows) => {
             let effect = Effect::Send(rows.clone());
             match execution
@@ -196,6 +232,17 @@ async fn send(sender: Sender, name: &'static str, messages: Vec<Message>) -> Res
         }
     }
     result
+}
+
+/// The rows of a workflow's messages; it waits while the database is away.
+async fn patient_rows(execution: &Execution, messages: Vec<Message>) -> Result<Vec<MessageRow>> {
+    let mut backoff = Backoff::for_absence();
+    loop {
+        match rows(&execution.runtime.db.system, messages.clone()).await {
+            Err(error) if is_away(&error) => execution.unless_interrupted(backoff.wait()).await,
+            rows => return rows,
+        }
+    }
 }
 
 fn sent(runtime: &Runtime, rows: Vec<MessageRow>, written: Option<EffectWritten>) -> Result<()> {

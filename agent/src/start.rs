@@ -279,7 +279,10 @@ impl<'a, R> PendingStart<'a, R> {
                 position,
                 started_at: now,
             }),
-            attributes: self.attributes.transpose()?,
+            attributes: runtime.tracing().carried(
+                self.attributes.transpose()?,
+                parent.map(|(parent, _)| &**parent),
+            )?,
             caller: caller.unwrap_or_default(),
             reject: self.on_conflict == OnConflict::Reject,
             application: None,

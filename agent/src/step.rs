@@ -12,11 +12,13 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, remember_type, short_type_name};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::metrics::Counters;
+use crate::trace;
 use crate::underway::{Active, Doing};
 
 /// How often a step is tried and how long it waits in between.
@@ -308,8 +310,30 @@ where
     }
 }
 
-/// Runs the body until it succeeds, its attempts are used up or its error is not to be retried.
+/// The attempts, in a span of their own.
 async fn attempts<T, E, F, Fut>(
+    execution: &Execution,
+    own: Option<(i32, &Active<'_>)>,
+    name: &str,
+    options: &Options<'_, E>,
+    body: F,
+) -> Result<T, E>
+where
+    E: StepError,
+    F: Fn() -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let span = trace::step_span(execution, own.map(|(position, _)| position), name);
+    let tries = tries(execution, own, name, options, body);
+    let result = tries.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        trace::failed(&span, execution, || error.as_cause());
+    }
+    result
+}
+
+/// Runs the body until it succeeds, its attempts are used up or its error is not to be retried.
+async fn tries<T, E, F, Fut>(
     execution: &Execution,
     own: Option<(i32, &Active<'_>)>,
     name: &str,
@@ -327,7 +351,7 @@ where
         if let Some((_, active)) = own {
             active.attempt(attempt, options.retry.max_attempts);
         }
-        let attempt = in_step(own.map(|(position, _)| position), &body);
+        let attempt = in_step(own.map(|(position, _)| position), attempt, &body);
         let attempt = async {
             if options.preemptible {
                 execution.unless_interrupted(attempt).await

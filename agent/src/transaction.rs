@@ -14,15 +14,18 @@ use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Postgres, SqlSafeStr, Sqlite};
+use tracing::Instrument as _;
 
 use crate::backoff::Backoff;
 use crate::datasource::{self, Datasource, Open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
-use crate::message::Message;
+use crate::message::{self, Message};
 use crate::recorder::{self, StartRow, StepRow};
 use crate::step::recall;
+pub use crate::system_database::Isolation;
 use crate::system_database::{self, Options, Statement, SystemDatabase};
+use crate::trace;
 use crate::underway::Doing;
 
 /// The database of an application: the engine's tables and, beside them, your own. Cheap to clone.
@@ -44,6 +47,7 @@ pub struct Db {
     pub(crate) system: SystemDatabase,
     /// Tells databases apart without connecting: one value per `connect`.
     identity: Arc<()>,
+    isolation: Isolation,
 }
 
 impl Db {
@@ -69,6 +73,22 @@ impl Db {
         Self::connect_with(url, options).await
     }
 
+    /// The database behind connections that the application has already, to Postgres, with the engine's tables in this
+    /// schema (`dbos` is usual). They are used as they are configured and stay open. A process that runs workflows makes
+    /// one more, to listen for notifications.
+    ///
+    /// ```no_run
+    /// # async fn example() -> segno::Result<()> {
+    /// let pool = segno::sqlx::PgPool::connect("postgres://localhost/app").await?;
+    /// let db = segno::Db::on_pool(pool.clone(), "dbos");
+    /// let app = segno::Segno::named("shop").database(&db).launch().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_pool(pool: sqlx::PgPool, schema: &str) -> Self {
+        Self::of(SystemDatabase::on_pool(pool, schema))
+    }
+
     /// The engine's tables, for tools.
     pub fn system_database(&self) -> &SystemDatabase {
         &self.system
@@ -78,6 +98,27 @@ impl Db {
         Self {
             system,
             identity: Arc::new(()),
+            isolation: Isolation::ReadCommitted,
+        }
+    }
+
+    /// The same database, with transactions of this isolation. Those that cannot be kept apart run again.
+    ///
+    /// ```no_run
+    /// # use segno::{Ctx, Db, Isolation};
+    /// async fn book(ctx: Ctx<Db>, seat: i64) -> segno::Result<i64> {
+    ///     let db = ctx.state().isolated(Isolation::Serializable);
+    ///     ctx.transaction(&db, "book", |tx| Box::pin(async move {
+    ///         let (taken,): (i64,) = tx.query("SELECT count(*) FROM seats WHERE seat = $1").bind(seat).fetch_one().await?;
+    ///         Ok(taken)
+    ///     }))
+    ///     .await
+    /// }
+    /// ```
+    pub fn isolated(&self, isolation: Isolation) -> Self {
+        Self {
+            isolation,
+            ..self.clone()
         }
     }
 
@@ -116,7 +157,8 @@ impl Db {
     }
 
     pub(crate) async fn begin_transaction<'a>(&self) -> Result<Tx<'a>> {
-        let inner = self.system.begin().await.map_err(from_database)?;
+        let begun = self.system.begin_isolated(self.isolation).await;
+        let inner = begun.map_err(from_database)?;
         Ok(Tx {
             inner,
             system: self.system.clone(),
@@ -157,12 +199,13 @@ impl Tx<'_> {
     /// # }
     /// ```
     pub async fn send(&mut self, message: Message) -> Result<()> {
-        let row = message.into_row()?;
-        let sent = self.system.send_in(&mut self.inner, &row).await;
-        match sent.map_err(from_database)? {
-            true => Ok(()),
-            false => Err(Error::not_found("workflow", &row.destination)),
+        for row in message::rows(&self.system, vec![message]).await? {
+            let sent = self.system.send_in(&mut self.inner, &row).await;
+            if !sent.map_err(from_database)? {
+                return Err(Error::not_found("workflow", &row.destination));
+            }
         }
+        Ok(())
     }
 
     /// Puts a start on its queue; see [`Enqueue::in_transaction`](crate::Enqueue::in_transaction).
@@ -412,31 +455,53 @@ where
     }
     let _active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = execution.now_ms();
+    let span = trace::step_span(&execution, Some(position), &name);
+    let attempts = attempts(&execution, position, &name, started_at, &db, body);
+    let result = attempts.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        trace::failed(&span, &execution, || error.clone());
+    }
+    result
+}
+
+/// Attempts until one is committed or fails for a reason of its own, which is recorded.
+async fn attempts<'a, T, F>(
+    execution: &Arc<Execution>,
+    position: i32,
+    name: &str,
+    started_at: i64,
+    db: &Db,
+    body: F,
+) -> Result<T>
+where
+    T: Serialize + DeserializeOwned + Send,
+    F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
+{
     let mut contention = Backoff::for_contention();
     let mut absence = Backoff::for_absence();
     loop {
-        let error = match attempt(&execution, position, &name, started_at, &db, &body).await {
+        let error = match attempt(execution, position, name, started_at, db, &body).await {
             Ok(Attempt::Committed(value)) => return Ok(value),
             Ok(Attempt::Recorded(recorded)) => {
                 let recorded = execution.readable(position, recorded).await;
-                return recall(&execution, position, &name, recorded).await;
+                return recall(execution, position, name, recorded).await;
             }
             Ok(Attempt::NotOwner) => return execution.lose().await,
             Err(error) => error,
         };
         if is_contention(&error) {
-            tracing::debug!(workflow_id = execution.id(), step = &*name, %error, "transaction runs again");
+            tracing::debug!(workflow_id = execution.id(), step = name, %error, "transaction runs again");
             execution.unless_interrupted(contention.wait()).await;
             continue;
         }
         if is_away(&error) {
-            tracing::warn!(workflow_id = execution.id(), step = &*name, %error, retry_in = ?absence.next(), "the database is away; a transaction waits");
+            tracing::warn!(workflow_id = execution.id(), step = name, %error, retry_in = ?absence.next(), "the database is away; a transaction waits");
             execution.unless_interrupted(absence.wait()).await;
             continue;
         }
         let recorded = StepResult::Error(error.to_portable().to_string());
         if execution
-            .record(position, &name, started_at, recorded)
+            .record(position, name, started_at, recorded)
             .await
             .is_err()
         {
@@ -445,6 +510,9 @@ where
         return Err(error);
     }
 }
+
+/// A transaction that runs again because another was in the way is the same attempt.
+pub(crate) const FIRST: u32 = 1;
 
 enum Attempt<T> {
     Committed(T),
@@ -468,7 +536,7 @@ where
     F: for<'t> Fn(&'t mut Tx<'a>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'a,
 {
     let mut tx = db.begin_transaction().await?;
-    let value = match in_step(Some(position), || body(&mut tx)).await {
+    let value = match in_step(Some(position), FIRST, || body(&mut tx)).await {
         Ok(value) => value,
         Err(error) => {
             tx.rollback().await;
@@ -519,9 +587,13 @@ pub(crate) fn from_database(error: system_database::DatabaseError) -> Error {
         DatabaseError::Sql(error) => Error::database(error),
         DatabaseError::NotFound { what, ids } => Error::not_found(what, &ids.join(", ")),
         DatabaseError::Url(message) => Error::config("database_url", message),
-        other => Error::new(crate::ErrorKind::Database {
-            message: other.to_string(),
-        }),
+        other => {
+            let message = other.to_string();
+            Error::new(match other.schema_version() {
+                Some(found) => ErrorKind::Schema { found, message },
+                None => ErrorKind::Database { message },
+            })
+        }
     }
 }
 

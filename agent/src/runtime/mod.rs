@@ -30,6 +30,7 @@ use crate::payload::Payloads;
 use crate::recorder::{self, Gate, Recorder, StartRow, StartWritten};
 use crate::status::Status;
 use crate::system_database::{DatabaseError, Row, Statement};
+use crate::trace::Tracing;
 use crate::transaction::{Db, from_database};
 use crate::underway::Waiting;
 use crate::workflow::Registry;
@@ -59,6 +60,7 @@ pub(crate) struct Identity {
     /// How long runs are kept after their end; for ever if `None`.
     pub(crate) retention: Option<Duration>,
     pub(crate) payloads: Payloads,
+    pub(crate) tracing: Tracing,
 }
 
 /// What a start came to.
@@ -179,6 +181,16 @@ impl Runtime {
     /// The rules for payloads.
     pub(crate) fn payloads(&self) -> &Payloads {
         &self.identity.payloads
+    }
+
+    /// Who this process is, and its limits.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is done with traces.
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.identity.tracing
     }
 
     /// The clock of this application.

@@ -5,12 +5,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use tracing::{Instrument as _, Span};
 
 use crate::error::{Error, Result};
 use crate::execution::{CURRENT, Ending, Execution};
 use crate::metrics::Counters;
 use crate::recorder::OutcomeRow;
 use crate::status::Status;
+use crate::trace;
 use crate::workflow::Input;
 
 /// A workflow's input as its row has it.
@@ -35,17 +37,23 @@ enum Exit {
 pub(super) async fn run(execution: Arc<Execution>, input: StoredInput) {
     let runtime = execution.runtime.clone();
     let killed = runtime.killed.clone();
+    let span = trace::workflow_span(&execution);
     let ending = tokio::select! {
         biased;
         () = killed.cancelled() => Ending::Elsewhere,
-        ending = execute(&execution, &input) => ending,
+        ending = execute(&execution, &input, &span).instrument(span.clone()) => ending,
     };
     runtime.end(&execution, ending);
 }
 
-async fn execute(execution: &Arc<Execution>, input: &StoredInput) -> Ending {
+async fn execute(execution: &Arc<Execution>, input: &StoredInput, span: &Span) -> Ending {
     match body(execution, input).await {
-        Exit::Finished(result) => record(execution, result).await,
+        Exit::Finished(result) => {
+            if let Err(error) = &result {
+                trace::failed(span, execution, || error.clone());
+            }
+            record(execution, result).await
+        }
         Exit::Lost => {
             Counters::count(&execution.runtime.counters.stopped);
             tracing::debug!(
@@ -61,6 +69,9 @@ async fn execute(execution: &Arc<Execution>, input: &StoredInput) -> Ending {
         }
         Exit::Panicked(message) => {
             Counters::count(&execution.runtime.counters.panicked);
+            trace::failed(span, execution, || {
+                Error::message(format!("panicked: {message}"))
+            });
             tracing::error!(
                 workflow_id = execution.id(),
                 workflow = execution.name(),

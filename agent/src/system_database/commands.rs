@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::{Map, Value};
+
 use super::{
     DatabaseError, Dialect, INTERNAL_QUEUE, Scope, Statement, SystemDatabase, Transaction,
 };
@@ -101,6 +103,99 @@ impl SystemDatabase {
         }
         transaction.commit().await?;
         Ok(resumed)
+    }
+
+    /// Moves the start of a delayed workflow. False if it is not delayed.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn set_delay(&self, workflow_id: &str, until: i64) -> Result<bool, DatabaseError> {
+        let statement = self
+            .sql("UPDATE @workflow_status SET delay_until_epoch_ms = ")
+            .bind(until)
+            .push(", updated_at = NOW_MS WHERE status = 'DELAYED' AND workflow_uuid = ")
+            .bind(workflow_id);
+        Ok(self.write(statement).await? > 0)
+    }
+
+    /// Gives an enqueued or delayed workflow another priority. False if it is neither.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn set_priority(
+        &self,
+        workflow_id: &str,
+        priority: i32,
+    ) -> Result<bool, DatabaseError> {
+        let statement = self
+            .sql("UPDATE @workflow_status SET priority = ")
+            .bind(i64::from(priority))
+            .push(", updated_at = NOW_MS WHERE status IN ('ENQUEUED', 'DELAYED') AND workflow_uuid = ")
+            .bind(workflow_id);
+        Ok(self.write(statement).await? > 0)
+    }
+
+    /// Puts attributes over those a workflow has, key by key.
+    ///
+    /// # Errors
+    /// [`DatabaseError::NotFound`] if there is no such workflow.
+    pub async fn merge_attributes(
+        &self,
+        workflow_id: &str,
+        added: Map<String, Value>,
+    ) -> Result<(), DatabaseError> {
+        let mut transaction = self.begin().await?;
+        let lock = match self.dialect() {
+            Dialect::Postgres => " FOR UPDATE",
+            Dialect::Sqlite => "",
+        };
+        let current = self
+            .sql("SELECT CAST(attributes AS TEXT) AS attributes FROM @workflow_status WHERE workflow_uuid = ")
+            .bind(workflow_id)
+            .push(lock);
+        let rows = transaction.fetch(current).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::NotFound {
+            what: "workflow",
+            ids: vec![workflow_id.to_owned()],
+        })?;
+        // What is no object, another program wrote; it gives way.
+        let mut attributes: Map<String, Value> = row
+            .text("attributes")?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        attributes.extend(added);
+        let statement = self
+            .sql("UPDATE @workflow_status SET attributes = ")
+            .bind_json(Some(Value::Object(attributes).to_string()))
+            .push(", updated_at = NOW_MS WHERE workflow_uuid = ")
+            .bind(workflow_id);
+        transaction.execute(statement).await?;
+        transaction.commit().await
+    }
+
+    /// The forks of workflows, their forks, and so on, that exist now.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub async fn forks_of(&self, workflow_id: &str) -> Result<Vec<String>, DatabaseError> {
+        let mut seen: HashSet<String> = HashSet::from([workflow_id.to_owned()]);
+        let mut forks = Vec::new();
+        let mut frontier = vec![workflow_id.to_owned()];
+        while !frontier.is_empty() {
+            let statement = self
+                .sql("SELECT workflow_uuid FROM @workflow_status WHERE ")
+                .any_of("forked_from", &frontier)
+                .push(" ORDER BY created_at, workflow_uuid");
+            frontier.clear();
+            for row in self.read(statement).await? {
+                let id: String = row.required("workflow_uuid")?;
+                if seen.insert(id.clone()) {
+                    frontier.push(id);
+                }
+            }
+            forks.extend(frontier.iter().cloned());
+        }
+        Ok(forks)
     }
 
     /// Deletes workflows in any state with everything that belongs to them; optionally all descendants.

@@ -84,6 +84,17 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// The version of tables that cannot be worked on, if that is what is wrong and if there is one.
+    pub(crate) fn schema_version(&self) -> Option<Option<i64>> {
+        match self {
+            Self::SchemaTooOld { found, .. }
+            | Self::SchemaOutdated { found, .. }
+            | Self::SchemaOfAnother { found, .. } => Some(Some(*found)),
+            Self::SchemaUnusable { .. } => Some(None),
+            _ => None,
+        }
+    }
+
     /// SQLSTATE (Postgres) or extended result code (SQLite) of a refused statement.
     #[must_use]
     pub fn sql_code(&self) -> Option<String> {

@@ -186,14 +186,18 @@ impl SystemDatabase {
             })
             .connect_with(connect)
             .await?;
-        let prefix = format!("{}.", quote_identifier(&options.schema));
-        Ok(Self {
+        Ok(Self::on_pool(pool, &options.schema))
+    }
+
+    /// The system database in this schema of a Postgres that the application has connections to already.
+    pub fn on_pool(pool: PgPool, schema: &str) -> Self {
+        Self {
             pool: Pool::Postgres(pool),
-            schema: options.schema,
-            prefix,
+            schema: schema.to_owned(),
+            prefix: format!("{}.", quote_identifier(schema)),
             clock: Clock::SYSTEM,
             line: Arc::default(),
-        })
+        }
     }
 
     async fn connect_sqlite(url: &str, options: Options) -> Result<Self, DatabaseError> {
@@ -572,11 +576,16 @@ async fn begin_postgres(
     }
 }
 
-/// How strictly a transaction is kept apart from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isolation {
+/// How strictly a transaction is kept apart from others on Postgres. On SQLite each is alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Each statement sees what was committed before it began: what there is unless asked for more.
+    #[default]
     ReadCommitted,
+    /// All statements see the same.
     RepeatableRead,
+    /// As if there were no others.
     Serializable,
 }
 
