@@ -1,12 +1,23 @@
 //! What happens to payloads: codecs, limits, and records that a program cannot read.
 #![allow(clippy::unwrap_used)]
 
+mod database_support;
+
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::future::BoxFuture;
 use segno::{Client, Codec, Ctx, Db, Error, ErrorKind, Segno, Status, WorkflowRef, testing};
+
+crate::on_both_test_databases!(
+    a_codec_encodes_every_payload_and_a_recovered_run_reads_them,
+    a_run_that_a_program_cannot_decode_waits_for_one_that_can,
+    an_input_of_another_shape_sets_the_run_aside,
+    what_is_too_large_is_refused_by_name,
+    a_role_is_required_of_the_user,
+    a_workflow_debounces,
+);
 
 /// Stands for a cipher.
 struct Base64;
@@ -71,9 +82,7 @@ fn application(db: &Db) -> segno::Builder<segno::NoAppState> {
         .workflow("keeps secrets", keeps_secrets)
 }
 
-#[tokio::test]
-async fn a_codec_encodes_every_payload_and_a_recovered_run_reads_them() {
-    let db = testing::database().await.unwrap();
+async fn a_codec_encodes_every_payload_and_a_recovered_run_reads_them(db: Db) {
     let app = testing::launch(application(&db).codec(Base64))
         .await
         .unwrap();
@@ -117,9 +126,7 @@ async fn a_codec_encodes_every_payload_and_a_recovered_run_reads_them() {
     assert!(error.to_string().contains("codec `base64`"), "{error}");
 }
 
-#[tokio::test]
-async fn a_run_that_a_program_cannot_decode_waits_for_one_that_can() {
-    let db = testing::database().await.unwrap();
+async fn a_run_that_a_program_cannot_decode_waits_for_one_that_can(db: Db) {
     let app = testing::launch(application(&db).codec(Base64))
         .await
         .unwrap();
@@ -159,9 +166,8 @@ async fn doubles(_: Ctx, n: u32) -> segno::Result<u32> {
     Ok(n * 2)
 }
 
-#[tokio::test]
-async fn an_input_of_another_shape_sets_the_run_aside() {
-    let app = Segno::named("t").workflow("doubles", doubles);
+async fn an_input_of_another_shape_sets_the_run_aside(db: Db) {
+    let app = Segno::named("t").database(&db).workflow("doubles", doubles);
     let app = testing::launch(app).await.unwrap();
     let wrong = WorkflowRef::<String, u32>::new("doubles");
     let run = app.start(wrong, "seven".into()).await.unwrap();
@@ -187,9 +193,9 @@ async fn makes(ctx: Ctx, bytes: usize) -> segno::Result<String> {
     Ok(text.repeat(2))
 }
 
-#[tokio::test]
-async fn what_is_too_large_is_refused_by_name() {
+async fn what_is_too_large_is_refused_by_name(db: Db) {
     let app = Segno::named("t")
+        .database(&db)
         .workflow("makes", makes)
         .workflow("doubles", doubles)
         .max_payload_bytes(1000);
@@ -234,9 +240,8 @@ async fn refund(ctx: Ctx, _: ()) -> segno::Result<String> {
     Ok(ctx.authenticated_user().unwrap_or_default().to_owned())
 }
 
-#[tokio::test]
-async fn a_role_is_required_of_the_user() {
-    let app = testing::launch(Segno::named("t").workflow("refund", refund))
+async fn a_role_is_required_of_the_user(db: Db) {
+    let app = testing::launch(Segno::named("t").database(&db).workflow("refund", refund))
         .await
         .unwrap();
     let by = |user: &str, roles: &[&str]| {
@@ -271,14 +276,25 @@ async fn edits(ctx: Ctx, texts: Vec<String>) -> segno::Result<String> {
     last.unwrap().result().await
 }
 
+fn editor() -> segno::Builder<segno::NoAppState> {
+    let app = Segno::named("t").workflow("indexes", indexes);
+    app.workflow("edits", edits)
+}
+
+fn texts() -> Vec<String> {
+    ["a", "ab", "abc"].map(str::to_owned).into()
+}
+
+async fn a_workflow_debounces(db: Db) {
+    let app = testing::launch(editor().database(&db)).await.unwrap();
+    let run = app.start(edits, texts()).await.unwrap();
+    app.advance(Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(run.result().await.unwrap(), "true: abc");
+    assert_eq!(app.workflows().name("indexes").await.unwrap().len(), 1);
+}
+
 #[tokio::test]
-async fn a_workflow_debounces() {
-    let app = || {
-        Segno::named("t")
-            .workflow("indexes", indexes)
-            .workflow("edits", edits)
-    };
-    let texts = vec!["a".to_owned(), "ab".to_owned(), "abc".to_owned()];
-    let last = testing::crash_everywhere(app, edits, texts).await.unwrap();
-    assert_eq!(last, "true: abc");
+async fn a_workflow_that_debounces_survives_any_crash() {
+    let last = testing::crash_everywhere(editor, edits, texts());
+    assert_eq!(last.await.unwrap(), "true: abc");
 }

@@ -1,12 +1,16 @@
 //! `#[segno::step]` and `#[segno::workflow]` in use.
 #![allow(clippy::unwrap_used)]
 
+mod database_support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use segno::{Ctx, Segno, testing};
+use segno::{Ctx, Db, Segno, testing};
 use serde::{Deserialize, Serialize};
+
+crate::on_both_test_databases!(functions_are_steps_under_their_names);
 
 #[derive(Clone, Default)]
 struct Shop {
@@ -52,10 +56,10 @@ async fn pay_by_card(ctx: Ctx<Shop>, card: String) -> segno::Result<(String, Vec
     Ok((charge?, again))
 }
 
-#[tokio::test]
-async fn functions_are_steps_under_their_names() {
+async fn functions_are_steps_under_their_names(db: Db) {
     let shop = Shop::default();
     let app = Segno::named("shop")
+        .database(&db)
         .state(shop.clone())
         .workflows(segno::workflows![pay_by_card]);
     let app = testing::launch(app).await.unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use database_support::PostgresDatabase;
 use proxy::Proxy;
-use segno::{Ctx, Db, Message, Migrate, Segno, Status, testing};
+use segno::{Ctx, Db, ErrorKind, Message, Migrate, Segno, Status, testing};
 
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -381,17 +381,24 @@ async fn a_role_without_rights_on_the_schema_runs_an_application() {
     let system = owner.system_database();
     let role = format!("segno_app_{}", uuid::Uuid::new_v4().simple());
     database_support::execute(&database.url, &format!("CREATE ROLE {role} LOGIN")).await;
-    system.migrate().await.unwrap();
-    system.grant_to(&role).await.unwrap();
-
     let mut url = url::Url::parse(&database.url).unwrap();
     url.set_username(&role).unwrap();
     let db = Db::connect(url.as_str()).await.unwrap();
-    let app = Segno::named("modest")
-        .database(&db)
-        .app_version("v1")
-        .migrate(Migrate::Verify);
-    let app = app.workflow("naps", small).launch().await.unwrap();
+    let app = || {
+        let app = Segno::named("modest").database(&db).app_version("v1");
+        app.migrate(Migrate::Verify).workflow("naps", small)
+    };
+    let error = app().launch().await.unwrap_err();
+    let ErrorKind::Schema { found: Some(0), .. } = error.kind() else {
+        panic!("{error:?}");
+    };
+    assert!(
+        error.to_string().contains("segno system migrate"),
+        "{error}"
+    );
+    system.migrate().await.unwrap();
+    system.grant_to(&role).await.unwrap();
+    let app = app().launch().await.unwrap();
     assert_eq!(within(app.run(small, 4)).await.unwrap(), 8);
     let refused = db.transaction(|tx| {
         Box::pin(async {

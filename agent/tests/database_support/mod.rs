@@ -218,3 +218,40 @@ macro_rules! on_both_databases {
         }
     };
 }
+
+/// Runs a test on the databases of the test kit.
+pub async fn with_test_database<F: Future<Output = ()>>(
+    on_postgres: bool,
+    test: impl FnOnce(segno::Db) -> F,
+) {
+    let db = if on_postgres {
+        let url = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap_or_else(|_| {
+            panic!("SEGNO_TEST_POSTGRES_URL is not set; `make test` starts a Postgres")
+        });
+        segno::testing::postgres(&url).await
+    } else {
+        segno::testing::database().await
+    };
+    let db = db.unwrap();
+    test(db.clone()).await;
+    segno::testing::drop_schema(&db).await.unwrap();
+}
+
+/// Declares every test once for each database of the test kit.
+#[macro_export]
+macro_rules! on_both_test_databases {
+    ($($test:ident),+ $(,)?) => {
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                $crate::database_support::with_test_database(true, super::$test).await;
+            })+
+        }
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $test() {
+                $crate::database_support::with_test_database(false, super::$test).await;
+            })+
+        }
+    };
+}

@@ -142,6 +142,14 @@ async fn every_checkpoint_survives_a_crash_on_either_side() {
         .await
         .unwrap();
     assert_eq!(result, [3, 4, 6, 0, 1, 1]);
+
+    let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+    // A little of it: each run makes a schema of its own.
+    let doubled = testing::crash_everywhere_with(world, child, 3)
+        .on_postgres(postgres)
+        .await
+        .unwrap();
+    assert_eq!(doubled, 6);
 }
 
 #[tokio::test]

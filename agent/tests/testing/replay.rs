@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use segno::{Ctx, ErrorKind, Segno, testing};
+use segno::{Ctx, Db, ErrorKind, Segno, testing};
 
 async fn order(ctx: Ctx, n: u32) -> segno::Result<u32> {
     let n = ctx.step("price", || async { Ok(n * 100) }).await?;
@@ -11,9 +11,12 @@ async fn order(ctx: Ctx, n: u32) -> segno::Result<u32> {
 }
 
 async fn export_of(done: bool) -> String {
-    let app = testing::launch(Segno::named("shop").workflow("order", order))
-        .await
-        .unwrap();
+    export_from(&testing::database().await.unwrap(), done).await
+}
+
+async fn export_from(db: &Db, done: bool) -> String {
+    let app = Segno::named("shop").database(db).workflow("order", order);
+    let app = testing::launch(app).await.unwrap();
     let run = app.start(order, 7).id("order-7").await.unwrap();
     app.idle().await;
     if done {
@@ -83,8 +86,16 @@ async fn unchanged_code_repeats_a_run_without_doing_anything() {
 
 #[tokio::test]
 async fn changed_code_is_told_where_it_differs() {
-    let export = export_of(true).await;
-    let error = replay!(&export, renamed).unwrap_err();
+    let postgres = std::env::var("SEGNO_TEST_POSTGRES_URL").unwrap();
+    let db = testing::postgres(&postgres).await.unwrap();
+    told_where_it_differs(&export_from(&db, true).await).await;
+    testing::drop_schema(&db).await.unwrap();
+    let sqlite = testing::database().await.unwrap();
+    told_where_it_differs(&export_from(&sqlite, true).await).await;
+}
+
+async fn told_where_it_differs(export: &str) {
+    let error = replay!(export, renamed).unwrap_err();
     let ErrorKind::Nondeterminism {
         step,
         recorded,
@@ -102,15 +113,15 @@ async fn changed_code_is_told_where_it_differs() {
     assert_eq!(on_record, &["0 price", "1 DBOS.sleep", "2 charge"]);
     assert_eq!(asked_for, &["0 price", "1 DBOS.sleep", "2 charge card"]);
 
-    let error = replay!(&export, more).unwrap_err();
+    let error = replay!(export, more).unwrap_err();
     let expected = ErrorKind::NotRecorded {
         step: 3,
         asked: "thank".into(),
     };
     assert_eq!(*error.kind(), expected);
-    let error = replay!(&export, fewer).unwrap_err().to_string();
+    let error = replay!(export, fewer).unwrap_err().to_string();
     assert!(error.contains("the end of the workflow"), "{error}");
-    let error = replay!(&export, other_end).unwrap_err().to_string();
+    let error = replay!(export, other_end).unwrap_err().to_string();
     assert!(error.contains("702"), "{error}");
 }
 

@@ -6,6 +6,7 @@ mod database_support;
 #[macro_use]
 mod support;
 
+mod adjust;
 mod administration;
 mod choices;
 mod client;

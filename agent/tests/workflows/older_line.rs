@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use segno::{Client, Ctx, Error, Migrate, Queue, Segno, Status};
+use segno::{Client, Ctx, Error, ErrorKind, Migrate, Queue, Segno, Status};
 
 use super::database_support::{PostgresDatabase, column, execute};
 use super::support::{eventually, within};
@@ -225,7 +225,16 @@ async fn nobody_elses_schema_is_migrated_unasked() {
     execute(url, theirs).await;
     let catalog = column(url, CATALOG).await;
     let app = || Segno::named("shop").database_url(url).app_version("v1");
-    let error = app().launch().await.unwrap_err().to_string();
+    let error = app().launch().await.unwrap_err();
+    let expected = matches!(
+        error.kind(),
+        ErrorKind::Schema {
+            found: Some(122),
+            ..
+        }
+    );
+    assert!(expected, "{error:?}");
+    let error = error.to_string();
     assert!(
         error.contains("version 122") && error.contains("segno system migrate"),
         "{error}"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use segno::{Ctx, Error, Segno};
+use segno::{Ctx, Error, Queue, Segno};
 
 use super::support::{Place, World, eventually, within};
 
@@ -158,6 +158,26 @@ async fn figures_tell_what_a_process_has_done(place: &Place) {
 async fn waits(ctx: Ctx<World>, _: ()) -> segno::Result<()> {
     ctx.sleep(Duration::from_secs(3600)).await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_brings_its_own_connections() {
+    let place = Place::postgres().await;
+    let options = sqlx::postgres::PgPoolOptions::new().max_connections(2);
+    let pool = options.connect(&place.url).await.unwrap();
+    let db = segno::Db::on_pool(pool.clone(), "dbos");
+    let app = Segno::named("shop").database(&db).state(World::new());
+    let app = app.workflow("double", double).launch().await.unwrap();
+    let start = app.start(double, 4).queue("work").await.unwrap();
+    app.queues().register(Queue::new("work")).await.unwrap();
+    assert_eq!(within(start).await.unwrap(), 8);
+    app.shutdown(Duration::from_secs(5)).await.unwrap();
+    // They are the application's: it closes them.
+    let runs = "SELECT count(*) FROM dbos.workflow_status";
+    let count: i64 = sqlx::query_scalar(runs).fetch_one(&pool).await.unwrap();
+    assert_eq!(count, 1);
+    pool.close().await;
+    place.drop().await;
 }
 
 /// Set for the process that the test starts of itself.
