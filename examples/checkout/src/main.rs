@@ -201,7 +201,7 @@ mod tests {
         let counts = app.db().transaction(|tx| {
             Box::pin(async {
                 let count = "SELECT (SELECT COUNT(*) FROM charges), (SELECT COUNT(*) FROM orders), \
-                             (SELECT -COALESCE(SUM(available), 0) FROM stock)";
+                             (SELECT CAST(-COALESCE(SUM(available), 0) AS BIGINT) FROM stock)";
                 Ok(tx.query(count).fetch_one::<(i64, i64, i64)>().await?)
             })
         });
