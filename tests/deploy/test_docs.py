@@ -39,7 +39,9 @@ def test_files_and_settings_that_a_page_names_exist(page: Path) -> None:
         if "agent/" not in path and "deploy/secrets/" not in path and not path.endswith("deploy/.env"):
             assert (ROOT / path).exists(), f"{page.name} names {path}"
     known = (DOCS / "reference" / "configuration.md").read_text()
-    agents = "\n".join(file.read_text() for file in (ROOT / "agent" / "src").rglob("*.rs"))
+    # The library's own, and those of the programs behind the reliability report.
+    sources = [ROOT / "agent" / "src", ROOT / "tests" / "library", ROOT / "tests" / "chaos" / "src"]
+    agents = "\n".join(file.read_text() for folder in sources for file in folder.rglob("*.rs"))
     for name in set(re.findall(r"\bSEGNO_[A-Z_]+[A-Z]\b", text)):
         plain = name.removesuffix("_FILE")
         assert plain in known or plain in agents or plain in run(program(), "--help") + run(
