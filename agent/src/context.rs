@@ -242,10 +242,13 @@ impl<S> Ctx<S> {
     /// # use segno::{Ctx, Db};
     /// async fn order(ctx: Ctx<Db>, cart: String) -> segno::Result<()> {
     ///     // The state is what `Db::connect_datasource` gave.
-    ///     ctx.transaction_in(ctx.state(), "order", |tx| Box::pin(async {
-    ///         tx.query("INSERT INTO orders (cart) VALUES ($1)").bind(&cart).execute().await?;
-    ///         Ok(())
-    ///     }))
+    ///     ctx.transaction_in(ctx.state(), "order", move |tx| {
+    ///         let cart = cart.clone();
+    ///         Box::pin(async move {
+    ///             tx.query("INSERT INTO orders (cart) VALUES ($1)").bind(cart).execute().await?;
+    ///             Ok(())
+    ///         })
+    ///     })
     ///     .await
     /// }
     /// ```
