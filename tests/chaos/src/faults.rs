@@ -18,11 +18,11 @@ use crate::world::World;
 
 /// A kind of fault, and its mean pause in seconds.
 const KINDS: [(&str, f64); 20] = [
-    ("executor killed", 5.5),
+    ("executor killed", 4.0),
     ("executor ended", 35.0),
     ("executor stopped", 30.0),
     ("version wiped out", 120.0),
-    ("instance killed", 34.0),
+    ("instance killed", 30.0),
     ("instance ended", 90.0),
     ("instance stopped", 100.0),
     ("control plane killed", 400.0),
@@ -158,7 +158,7 @@ async fn inflict_lasting(world: &Arc<World>, kind: &'static str) -> anyhow::Resu
 /// Mostly Rust: a Python process takes seconds of a processor to start.
 fn slot(world: &World) -> &Slot {
     let wanted = world.random(|rng| {
-        if rng.random_bool(0.75) {
+        if rng.random_bool(0.8) {
             Language::Rust
         } else {
             Language::Python

@@ -18,6 +18,7 @@ use segno_e2e::stage::free_address;
 use tokio::process::Command;
 use uuid::Uuid;
 
+use crate::truth::Millis;
 use crate::world::World;
 
 /// The two applications.
@@ -60,6 +61,8 @@ struct Running {
     ending: bool,
     away_until: Option<Instant>,
     started: usize,
+    /// When the present one was.
+    began: Millis,
     /// Executors: the id of the present process, once known, and the one that the next is to have.
     id: Option<String>,
     next_id: Option<String>,
@@ -342,6 +345,7 @@ impl World {
             return Ok(());
         }
         running.started += 1;
+        running.began = segno_e2e::now_ms();
         let mut command = command()?;
         running.id = None;
         if name.starts_with("rust") {
@@ -372,7 +376,7 @@ impl World {
     fn ended_by_itself(&self, name: &str, running: &Running) {
         let log = std::fs::read_to_string(&running.log).unwrap_or_default();
         let worked = match running.id.as_deref() {
-            Some(executor) => self.truth.was_ever_reachable(executor),
+            Some(executor) => self.truth.was_reachable_since(executor, running.began),
             None => log.contains("listening address="),
         };
         let last = log.lines().last().unwrap_or("no word").to_owned();

@@ -112,11 +112,11 @@ impl Truth {
         lock(&self.lives).clone()
     }
 
-    /// Whether an executor was ever connected over whole links.
-    pub(crate) fn was_ever_reachable(&self, executor: &str) -> bool {
+    /// Whether an executor was connected over whole links at some time after `from`.
+    pub(crate) fn was_reachable_since(&self, executor: &str, from: Millis) -> bool {
         let lives = lock(&self.lives);
-        let life = lives.get(executor);
-        life.is_some_and(|life| life.reachable.iter().any(|(_, so)| *so))
+        let changes = lives.get(executor).map(|life| &life.reachable);
+        changes.is_some_and(|all| all.iter().any(|(at, so)| *at >= from && *so))
     }
 
     /// An executor is told to end.
