@@ -188,10 +188,10 @@ def stages() -> list[Stage]:
             waits=("previous server",),
             env={"SEGNO_BIN": str(segno)},
         ),
-        # It brings databases of its own.
+        # It brings databases of its own. Five minutes, with what comes before and after the faults.
         Stage(
             "chaos",
-            [str(ROOT / TARGET / "debug" / "chaos"), "--minutes=5", "--rate=8", "--instances=2"],
+            [str(ROOT / TARGET / "debug" / "chaos"), "--minutes=4", "--rate=8", "--instances=2"],
             needs=("cargo", "postgres"),
             after=("build", environment("python")),
         ),

@@ -18,6 +18,8 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID, SQLAlchemyDatasource
 #: Between two attempts at what the database refused, in seconds.
 AGAIN = 0.2
 QUEUE = "errands"
+#: Queued errands that one process runs at a time.
+AT_ONCE = 50
 #: A database whose host went silent is given up for another attempt.
 PATIENCE = "connect_timeout=5&tcp_user_timeout=10000"
 
@@ -144,7 +146,7 @@ def main() -> None:
     }
     DBOS(config=config)
     DBOS.launch()
-    DBOS.register_queue(QUEUE, polling_interval_sec=0.5)
+    DBOS.register_queue(QUEUE, polling_interval_sec=0.5, worker_concurrency=AT_ONCE)
     print(f"executor {DBOS.executor_id}", flush=True)
     if args.rate > 0:
         threading.Thread(target=start_errands, daemon=True).start()

@@ -38,39 +38,56 @@ impl Store {
         let drop_old =
             self.sql("DELETE FROM idempotency_keys WHERE id = $1 AND expires_at <= {now}");
         sqlx::query(drop_old).bind(id).execute(&mut *tx).await?;
-        let insert = self.sql(
-            "INSERT INTO idempotency_keys (id, request_hash, started_at, expires_at, instance_id) \
-             VALUES ($1, $2, {now}, {now} + $3, $4) ON CONFLICT (id) DO NOTHING",
-        );
-        let inserted = sqlx::query(insert)
-            .bind(id)
-            .bind(request_hash)
-            .bind(KEEP_MS)
-            .bind(instance_id)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
-        let claim = if inserted == 1 {
-            Claim::Fresh
-        } else if self
-            .take_over_idempotency(&mut tx, id, request_hash, instance_id, expiry)
-            .await?
-        {
-            Claim::CutOff
-        } else {
-            let (hash, response): (String, Option<String>) =
+        let claim = loop {
+            if self
+                .insert_idempotency(&mut tx, id, request_hash, instance_id)
+                .await?
+            {
+                break Claim::Fresh;
+            }
+            if self
+                .take_over_idempotency(&mut tx, id, request_hash, instance_id, expiry)
+                .await?
+            {
+                break Claim::CutOff;
+            }
+            let known: Option<(String, Option<String>)> =
                 sqlx::query_as("SELECT request_hash, response FROM idempotency_keys WHERE id = $1")
                     .bind(id)
-                    .fetch_one(&mut *tx)
+                    .fetch_optional(&mut *tx)
                     .await?;
-            match response {
-                _ if hash != request_hash => Claim::Different,
-                None => Claim::Running,
-                Some(sealed) => Claim::Answered(sealed),
+            match known {
+                Some((hash, _)) if hash != request_hash => break Claim::Different,
+                Some((_, Some(sealed))) => break Claim::Answered(sealed),
+                Some((_, None)) => break Claim::Running,
+                // Whoever had it gave it up just now.
+                None => {}
             }
         };
         tx.commit().await?;
         Ok(claim)
+    }
+
+    /// Whether the key was free, and is the caller's now.
+    async fn insert_idempotency(
+        &self,
+        tx: &mut Tx,
+        id: &str,
+        request_hash: &str,
+        instance_id: &str,
+    ) -> Result<bool, StoreError> {
+        let insert = self.sql(
+            "INSERT INTO idempotency_keys (id, request_hash, started_at, expires_at, instance_id) \
+             VALUES ($1, $2, {now}, {now} + $3, $4) ON CONFLICT (id) DO NOTHING",
+        );
+        let done = sqlx::query(insert)
+            .bind(id)
+            .bind(request_hash)
+            .bind(KEEP_MS)
+            .bind(instance_id)
+            .execute(&mut **tx)
+            .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Takes over a request that has no answer and whose instance is gone. One at a time: whoever is

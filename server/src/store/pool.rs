@@ -15,6 +15,7 @@ use sqlx::any::{
 };
 use sqlx::error::BoxDynError;
 use sqlx::{AnyPool, Either, Error, Execute, Executor, SqlStr, Transaction};
+use tokio::task::JoinHandle;
 
 /// The store's connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,11 +50,26 @@ impl Pool {
     }
 
     pub(super) async fn begin(&self) -> Result<Tx, Error> {
-        Ok(self.tx(self.inner.begin().await?))
+        let pool = self.inner.clone();
+        let begun = tokio::spawn(async move { pool.begin().await });
+        self.begun(begun).await
     }
 
     pub(super) async fn begin_with(&self, statement: &'static str) -> Result<Tx, Error> {
-        Ok(self.tx(self.inner.begin_with(statement).await?))
+        let pool = self.inner.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+        self.begun(begun).await
+    }
+
+    /// In a task of its own: a caller that goes away before the answer is there, as a client that hangs up does, would
+    /// leave a connection in the pool that nobody knows to be in a transaction (sqlx counts it once it is answered). What
+    /// the next one writes over it seems committed, and is not.
+    async fn begun(
+        &self,
+        task: JoinHandle<Result<Transaction<'static, Any>, Error>>,
+    ) -> Result<Tx, Error> {
+        let inner = task.await.unwrap_or(Err(Error::WorkerCrashed))?;
+        Ok(self.tx(inner))
     }
 
     pub(super) async fn close(&self) {

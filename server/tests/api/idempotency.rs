@@ -99,3 +99,26 @@ async fn a_failure_of_executors_may_be_tried_again() {
         send(cancel()).await.problem(503);
     }
 }
+
+/// One gives the key up in the moment in which another finds it taken.
+#[tokio::test]
+async fn failures_at_once_are_failures_and_nothing_else() {
+    for server in TestServer::each(AuthMode::Keys).await {
+        server
+            .put("/v2/orgs/local/apps/shop", json!({}))
+            .await
+            .expect(204);
+        let insist = || async {
+            for _ in 0..40 {
+                let path = "/v2/orgs/local/apps/shop/workflows/w/cancel";
+                let cancel = server
+                    .admin(Method::POST, path)
+                    .header("idempotency-key", "hot");
+                let answer = send(cancel).await;
+                let status = answer.status.as_u16();
+                assert!([409, 503].contains(&status), "{status}: {}", answer.text);
+            }
+        };
+        futures_util::future::join_all((0..8).map(|_| insist())).await;
+    }
+}

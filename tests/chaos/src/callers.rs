@@ -307,12 +307,18 @@ impl Callers {
             return None;
         }
         lock(&self.done).replayed += 1;
-        Some(self.insist(path, body, key).await)
+        Some(self.insist_again(path, body, key, true).await)
     }
 
     /// Asks until there is an answer that says something: first at the load balancer, then at one instance after the
     /// other.
     async fn insist(&self, path: &str, body: &Value, key: &str) -> Answer {
+        self.insist_again(path, body, key, false).await
+    }
+
+    /// `again`: it was asked under this key before. The first answer may not have been kept, should the store have been
+    /// away.
+    async fn insist_again(&self, path: &str, body: &Value, key: &str, again: bool) -> Answer {
         let end = Instant::now() + INSISTENCE;
         let mut doors = vec![self.world.door.address().to_string()];
         let fronts = self.world.instances.iter();
@@ -339,7 +345,7 @@ impl Callers {
                 continue;
             }
             // What must not be done twice is not done again after an attempt of which nobody knows what came of it.
-            if attempt > 0 && conflict("nobody knows whether") {
+            if (again || attempt > 0) && conflict("nobody knows whether") {
                 lock(&self.done).undecided += 1;
                 return Answer::Unknown;
             }

@@ -9,6 +9,7 @@
 
 mod args;
 mod callers;
+mod evidence;
 mod faults;
 mod fleet;
 mod judge;

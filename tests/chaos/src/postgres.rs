@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, watch};
 use segno_e2e::proxy::Link;
 use segno_e2e::stage::free_address;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const AGAIN: Duration = Duration::from_millis(50);
 /// As root Postgres does not run.
 const OWNERS: [&str; 2] = ["postgres", "nobody"];
@@ -282,7 +282,7 @@ include_if_exists = 'standby.conf'
                     "--pgdata",
                     &data.to_string_lossy(),
                     "--wait",
-                    "--timeout=60",
+                    "--timeout=180",
                     "--log",
                     &log.to_string_lossy(),
                     "--options",
@@ -305,8 +305,27 @@ include_if_exists = 'standby.conf'
         let mode = format!("--mode={}", stop.mode());
         let arguments = ["stop", "--pgdata", &data.to_string_lossy(), "--wait", &mode];
         let stopped = self.programs.run("pg_ctl", &arguments, &self.logs).await?;
-        anyhow::ensure!(stopped.status.success(), "{}: it does not stop", self.name);
+        // It may have ended by itself, or not within pg_ctl's minute.
+        if !stopped.status.success() && self.is_running(node).await? {
+            let arguments = ["kill", "KILL", &self.process_id(node)?];
+            self.programs.run("pg_ctl", &arguments, &self.logs).await?;
+            let end = Instant::now() + PATIENCE;
+            while self.is_running(node).await? {
+                anyhow::ensure!(Instant::now() < end, "{}: it does not stop", self.name);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
         Ok(())
+    }
+
+    fn process_id(&self, node: usize) -> anyhow::Result<String> {
+        let text = std::fs::read_to_string(self.nodes[node].data().join("postmaster.pid"))?;
+        Ok(text
+            .lines()
+            .next()
+            .context("an empty postmaster.pid")?
+            .trim()
+            .to_owned())
     }
 
     async fn is_running(&self, node: usize) -> anyhow::Result<bool> {

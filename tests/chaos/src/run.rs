@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,7 @@ use crate::report::Report;
 use crate::truth::Millis;
 use crate::workload::Workload;
 use crate::world::World;
-use crate::{faults, report};
+use crate::{evidence, faults, report};
 
 /// For everything to be well again, on a busy machine.
 const HEALING: Duration = Duration::from_secs(300);
@@ -47,25 +48,11 @@ pub(crate) async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow
         () = stopped => Err(anyhow::anyhow!("stopped")),
     };
     world.close().await;
+    let logs = directory.join("logs");
     let clean = match outcome {
-        Ok(report) => {
-            println!("{}", report.page());
-            if let Some(directory) = &world.args.report {
-                report.write(directory)?;
-            }
-            let (good, bad) = report::VERDICTS.iter().partition::<Vec<&str>, _>(|kind| {
-                report.violations.get(**kind).is_none_or(Vec::is_empty)
-            });
-            // Counted by tests/run.py as a test program's line is.
-            println!(
-                "test result: {}. {} passed; {} failed; 0 ignored",
-                if bad.is_empty() { "ok" } else { "FAILED" },
-                good.len(),
-                bad.len()
-            );
-            report.is_clean()
-        }
+        Ok(report) => conclude(&report, &world.args, &logs)?,
         Err(error) => {
+            println!("{}", evidence::last_words(&logs)?);
             println!(
                 "the run failed: {error:#}\ntest result: FAILED. 0 passed; 1 failed; 0 ignored"
             );
@@ -74,14 +61,37 @@ pub(crate) async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow
     };
     if clean && !keep {
         std::fs::remove_dir_all(&directory)?;
-    } else {
-        println!("files are kept in {}", directory.display());
+        return Ok(ExitCode::SUCCESS);
     }
+    println!("seed {seed}, files are kept in {}", directory.display());
     Ok(if clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Prints what a run came to, and whether it is clean.
+fn conclude(report: &Report, args: &Args, logs: &Path) -> anyhow::Result<bool> {
+    println!("{}", report.page());
+    if let Some(directory) = &args.report {
+        report.write(directory)?;
+    }
+    for found in report.violations.values() {
+        let found: Vec<&String> = found.iter().collect();
+        print!("{}", evidence::about(&found, logs)?);
+    }
+    let (good, bad) = report::VERDICTS
+        .iter()
+        .partition::<Vec<&str>, _>(|kind| report.violations.get(**kind).is_none_or(Vec::is_empty));
+    // Counted by tests/run.py as a test program's line is.
+    println!(
+        "test result: {}. {} passed; {} failed; 0 ignored",
+        if bad.is_empty() { "ok" } else { "FAILED" },
+        good.len(),
+        bad.len()
+    );
+    Ok(report.is_clean())
 }
 
 async fn play(world: &Arc<World>) -> anyhow::Result<Report> {

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 /// The queue of both applications.
 const QUEUE: &str = "errands";
+/// Queued errands that one process runs at a time.
+const AT_ONCE: u32 = 50;
 /// Between two attempts at what the database refused.
 const AGAIN: Duration = Duration::from_millis(200);
 /// What running errands get on shutdown.
@@ -155,7 +157,8 @@ async fn main() -> segno::Result<()> {
         .database(&db)
         .state(db.clone())
         .workflows(segno::workflows![errand])
-        .queue(Queue::new(QUEUE))
+        // Whoever comes back after a while does not choke on what has gathered.
+        .queue(Queue::new(QUEUE).worker_concurrency(AT_ONCE))
         .launch()
         .await?;
     tracing::info!(executor_id = app.executor_id(), "launched");
