@@ -563,7 +563,7 @@ mod tests {
             language: Language::Rust,
             version: "v1".into(),
             reachable: Vec::new(),
-            served: vec![(-90_000, true), (500, false), (600, true)],
+            served: vec![(-90_000, true), (700, false), (800, true)],
         };
         let lives = HashMap::from([("e".to_owned(), life)]);
         traces.judge(&BTreeSet::new(), &lives, &Done::default())
@@ -624,7 +624,7 @@ mod tests {
     #[test]
     fn who_was_cut_off_could_not_know() {
         let mut traces = traces();
-        traces.effects.push(effect("third", 700));
+        traces.effects.push(effect("third", 900));
         assert_eq!(verdict(&traces).begun_unknowing, 1);
         assert_eq!(findings(&traces), 0);
     }

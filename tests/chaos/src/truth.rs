@@ -112,13 +112,6 @@ impl Truth {
         lock(&self.lives).clone()
     }
 
-    /// Whether an executor was connected over whole links at some time after `from`.
-    pub(crate) fn was_reachable_since(&self, executor: &str, from: Millis) -> bool {
-        let lives = lock(&self.lives);
-        let changes = lives.get(executor).map(|life| &life.reachable);
-        changes.is_some_and(|all| all.iter().any(|(at, so)| *at >= from && *so))
-    }
-
     /// An executor is told to end.
     pub(crate) fn told_to_end(&self, executor: String) {
         lock(&self.told_to_end).insert(executor);
