@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::fleet::VERSIONS;
+
 /// Violations of a kind that are looked into.
 const VIOLATIONS: usize = 3;
 /// Lines for each of them, and of each process when there is nothing to look for.
@@ -75,14 +77,18 @@ fn read(logs: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
     Ok(files)
 }
 
-/// Ids of executors, workflows and recoveries: long, with digits.
+/// Ids of executors, workflows and recoveries: with a UUID, or begun with a version.
 fn names_in(violation: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     violation
         .split(|c: char| !is_part(c))
         .map(|word| word.trim_matches('.'))
-        .filter(|word| word.len() > 10 && word.contains(|c: char| c.is_ascii_digit()))
-        .filter(|word| word.matches(['-', '.']).count() > 1 && !word.ends_with(".log"))
+        .filter(|word| {
+            uuid::Uuid::try_parse(word).is_ok()
+                || VERSIONS
+                    .iter()
+                    .any(|version| word.starts_with(&format!("{version}.")))
+        })
         .collect()
 }
 
