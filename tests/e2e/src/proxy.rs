@@ -151,12 +151,28 @@ pub struct Wire {
     /// Whom it reached.
     pub target: SocketAddr,
     spans: Vec<Span>,
+    late: Arc<Late>,
+}
+
+/// Until when something is on its way that was read while a link was slow, even if it is whole since.
+#[derive(Debug, Default)]
+struct Late(Mutex<Option<Instant>>);
+
+impl Late {
+    fn until(&self, due: Instant) {
+        let mut until = lock(&self.0);
+        *until = (*until).max(Some(due));
+    }
+
+    fn is_over(&self) -> bool {
+        lock(&self.0).is_none_or(|until| until <= Instant::now())
+    }
 }
 
 impl Wire {
     /// Whether everything passes at once.
     pub fn is_clear(&self) -> bool {
-        self.spans.iter().all(Span::is_clear)
+        self.spans.iter().all(Span::is_clear) && self.late.is_over()
     }
 }
 
@@ -354,21 +370,29 @@ async fn relay(
     let _ = inbound.set_nodelay(true);
     let _ = outbound.set_nodelay(true);
     let number = spans.first().map_or(0, |span| span.serial);
+    let late = Arc::<Late>::default();
     let wire = Wire {
         target,
         spans: spans.clone(),
+        late: Arc::clone(&late),
     };
     lock(wires).insert(number, wire);
     let _listed = Listed { wires, number };
     let (from_client, to_client) = inbound.into_split();
     let (from_target, to_target) = outbound.into_split();
-    let there = pump(from_client, to_target, spans.clone(), true);
-    let back = pump(from_target, to_client, spans, false);
+    let there = pump(from_client, to_target, spans.clone(), &late, true);
+    let back = pump(from_target, to_client, spans, &late, false);
     tokio::join!(there, back);
 }
 
 /// One direction: what was read is written when it is due and the links let it pass.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut spans: Vec<Span>, there: bool) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut spans: Vec<Span>,
+    held_until: &Late,
+    there: bool,
+) {
     let (send, mut held) = mpsc::channel::<(Instant, Option<Bytes>)>(HELD);
     let slowness = spans.clone();
     let read = async move {
@@ -380,7 +404,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut spans: Vec<Sp
             };
             let late: Duration = slowness.iter().map(|span| span.delay(there)).sum();
             let ended = data.is_none();
-            if send.send((Instant::now() + late, data)).await.is_err() || ended {
+            let due = Instant::now() + late;
+            if !late.is_zero() {
+                held_until.until(due);
+            }
+            if send.send((due, data)).await.is_err() || ended {
                 return;
             }
         }
