@@ -32,8 +32,8 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 const PASS_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(600);
-/// Connections written at a time.
-const WRITES: usize = 4;
+/// Changes written at a time: of ten connections to the store, some are left to everybody else.
+const WRITES: usize = 6;
 /// Dead executors declared in one pass.
 const DUE: i64 = 500;
 /// How long a claim lasts unless it is renewed, in expiries of an instance.
@@ -305,6 +305,7 @@ impl Driver {
         let shared = self.shared.clone();
         let ahead = millis(PASS_EVERY);
         let mut next_due = PASS_EVERY;
+        let mut dead = Vec::new();
         for (row, grace) in shared.store.executors_due(ahead, DUE).await? {
             if shared
                 .hub
@@ -324,22 +325,41 @@ impl Driver {
             }
             let (case, effects) = machine::step(&case, &Event::Tick, now);
             if effects.contains(&Effect::Claim) {
-                self.declare_dead(case, &row).await?;
+                dead.push((case, row));
             }
         }
+        self.declare_dead(dead).await?;
         Ok(next_due)
     }
 
-    async fn declare_dead(&mut self, case: Case, row: &ExecutorRow) -> Result<(), StoreError> {
-        let claimed = self.shared.claim(row).await?;
-        if let Some(claim) = claimed {
-            if let Some(from) = row.grace_from {
-                let in_grace = self.shared.instance.now() - from;
-                self.shared.metrics.grace("dead", in_grace);
+    /// Several at a time, for each waits for a commit: where a thousand die at once, nobody shall wait for
+    /// all others' turns. Those that succeeded are begun even if others failed.
+    async fn declare_dead(&mut self, dead: Vec<(Case, ExecutorRow)>) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let mut claims = stream::iter(dead)
+            .map(|(case, row)| {
+                let shared = shared.clone();
+                async move {
+                    let claimed = shared.claim(&row).await;
+                    (case, row.grace_from, claimed)
+                }
+            })
+            .buffer_unordered(WRITES);
+        let mut result = Ok(());
+        while let Some((case, grace_from, claimed)) = claims.next().await {
+            match claimed {
+                Ok(Some(claim)) => {
+                    if let Some(from) = grace_from {
+                        let in_grace = shared.instance.now() - from;
+                        shared.metrics.grace("dead", in_grace);
+                    }
+                    self.start(case, claim);
+                }
+                Ok(None) => {}
+                Err(error) => result = Err(error),
             }
-            self.start(case, claim);
         }
-        Ok(())
+        result
     }
 
     /// Takes over the recovery of dead executors that nobody drives.
