@@ -133,7 +133,14 @@ fn status_of(line: &str) -> StatusCode {
         // Its database is away: that says nothing about the request, whatever words follow.
         (
             StatusCode::BAD_GATEWAY,
-            &["operationalerror", "connection", "sslrequest", "oserror"],
+            // Whole phrases: a workflow's name may be in the line.
+            &[
+                "operationalerror",
+                "connection failed",
+                "connection refused",
+                "connection reset",
+                "response from sslrequest",
+            ],
         ),
         (StatusCode::FORBIDDEN, &["metadata-only mode"]),
         (
@@ -220,6 +227,12 @@ mod tests {
             problem.detail(),
             "ERROR: duplicate key value violates unique constraint \"workflow_status_pkey\""
         );
+    }
+
+    #[test]
+    fn what_is_named_after_a_connection_is_looked_up_like_any_other() {
+        let line = "DBOSError: Workflow close-connection does not exist";
+        assert_eq!(remote(line).status(), StatusCode::NOT_FOUND);
     }
 
     #[test]
