@@ -191,7 +191,7 @@ def stages() -> list[Stage]:
         # It brings databases of its own. Five minutes, with what comes before and after the faults.
         Stage(
             "chaos",
-            [str(ROOT / TARGET / "debug" / "chaos"), "--minutes=4", "--rate=8", "--instances=2"],
+            [str(ROOT / TARGET / "debug" / "chaos"), "--minutes=5", "--rate=8", "--instances=2"],
             needs=("cargo", "postgres"),
             after=("build", environment("python")),
         ),
