@@ -90,7 +90,9 @@ export async function startServer(env = {}) {
     },
 
     /** A process of the example: it starts checkouts and runs them. */
-    startExecutor({ app, key, id, version, rate = 1, first = 0, stepMs = 300, database = `sqlite://${this.database}` }) {
+    startExecutor({
+      app, key, id, version, rate = 1, first = 0, stepMs = 300, declined = 0.02, database = `sqlite://${this.database}`,
+    }) {
       const executor = spawn(program('checkout'), [], {
         cwd: directory,
         env: {
@@ -104,6 +106,7 @@ export async function startServer(env = {}) {
           CHECKOUT_RATE: String(rate),
           CHECKOUT_FIRST: String(first),
           CHECKOUT_STEP_MS: String(stepMs),
+          CHECKOUT_DECLINED: String(declined),
         },
         stdio: ['ignore', 'pipe', 'pipe'],
       });

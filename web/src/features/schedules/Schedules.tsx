@@ -186,7 +186,8 @@ function BackfillDialog({
         act.backfillSchedule(
           app,
           schedule.scheduleName,
-          new Date(from).toISOString(),
+          // Some SDKs leave out a firing at the start itself. A moment earlier all of them take it, as the preview does.
+          new Date(from - 1).toISOString(),
           new Date(to).toISOString(),
         )
       }
