@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
-use segno::{Error, Status, StepInfo, WorkflowInfo};
+use segno::{Client, Error, Status, StepInfo, WorkflowInfo};
 use serde_json::{Value, json};
 
 use super::database::Common;
@@ -246,41 +246,30 @@ pub(super) async fn run(command: WorkflowCommand) -> segno::Result<()> {
             let ids = common.client().await?.import(text.trim()).await?;
             output::done(common.output, &ids.join("\n"), &json!({ "ids": ids }))
         }
-        command => change(command).await,
-    }
-}
-
-/// Commands that change workflows.
-async fn change(command: WorkflowCommand) -> segno::Result<()> {
-    match command {
         WorkflowCommand::Cancel {
             ids,
             with_children,
             common,
         } => {
             let client = common.client().await?;
-            for id in &ids {
-                client.handle::<Value>(id).await?;
-                let cancel = client.cancel(id);
-                if with_children {
-                    cancel.with_children()
-                } else {
-                    cancel
-                }
-                .await?;
+            all_exist(&client, &ids).await?;
+            let cancel = client.cancel_all(&ids);
+            if with_children {
+                cancel.with_children()
+            } else {
+                cancel
             }
+            .await?;
             common.changed("cancelled", &ids)
         }
         WorkflowCommand::Resume { ids, queue, common } => {
             let client = common.client().await?;
-            for id in &ids {
-                let resume = client.resume(id);
-                match &queue {
-                    Some(queue) => resume.queue(queue),
-                    None => resume,
-                }
-                .await?;
+            let resume = client.resume_all(&ids);
+            match &queue {
+                Some(queue) => resume.queue(queue),
+                None => resume,
             }
+            .await?;
             common.changed("resumed", &ids)
         }
         WorkflowCommand::Delete {
@@ -289,21 +278,26 @@ async fn change(command: WorkflowCommand) -> segno::Result<()> {
             common,
         } => {
             let client = common.client().await?;
-            for id in &ids {
-                client.handle::<Value>(id).await?;
-                let delete = client.delete(id);
-                if with_children {
-                    delete.with_children()
-                } else {
-                    delete
-                }
-                .await?;
+            all_exist(&client, &ids).await?;
+            let delete = client.delete_all(&ids);
+            if with_children {
+                delete.with_children()
+            } else {
+                delete
             }
+            .await?;
             common.changed("deleted", &ids)
         }
         WorkflowCommand::Fork(fork) => self::fork(*fork).await,
-        _ => Ok(()),
     }
+}
+
+/// Fails for an id that does not exist, before anything is done to the others.
+async fn all_exist(client: &Client, ids: &[String]) -> segno::Result<()> {
+    for id in ids {
+        client.handle::<Value>(id).await?;
+    }
+    Ok(())
 }
 
 async fn list(list: List) -> segno::Result<()> {

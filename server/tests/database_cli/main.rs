@@ -244,6 +244,15 @@ async fn workflows_are_looked_at_and_changed(place: &Place) {
         let error = place.fails(1, &["workflow", command, "nobody"]);
         assert!(error.contains("nobody"), "{command}: {error}");
     }
+    // All or nothing.
+    place.fails(1, &["workflow", "delete", "good", "nobody"]);
+    assert_eq!(place.json(&["workflow", "get", "good"])["output"], 42);
+    let unfinished = app.start(approval, ()).id("unfinished").await.unwrap();
+    place.fails(1, &["workflow", "cancel", "unfinished", "nobody"]);
+    assert_eq!(unfinished.status().await.unwrap(), Status::Pending);
+    place.done(&["workflow", "cancel", "unfinished"]);
+    place.fails(1, &["workflow", "resume", "unfinished", "nobody"]);
+    assert_eq!(unfinished.status().await.unwrap(), Status::Cancelled);
     place.fails(2, &["workflow", "cancel"]);
     let wrong = place.fails(1, &["workflow", "list", "--status", "SOON"]);
     assert!(wrong.contains("SOON"), "{wrong}");
