@@ -34,7 +34,8 @@ pub(crate) fn routes() -> Router<AppState> {
 #[derive(Clone, Copy)]
 struct Reading {
     store: i64,
-    ours: Instant,
+    asked: Instant,
+    answered: Instant,
 }
 
 /// This instance. Cheap to clone.
@@ -68,9 +69,11 @@ impl Instance {
         let id = Uuid::new_v4().to_string();
         store.replace_instances(&id, address).await?;
         store.register_instance(&id, address).await?;
+        let asked = Instant::now();
         let reading = Reading {
             store: store.now().await?,
-            ours: Instant::now(),
+            asked,
+            answered: Instant::now(),
         };
         let instance = Self {
             inner: Arc::new(Inner {
@@ -116,27 +119,26 @@ impl Instance {
     /// Whether this instance has not been able to write its heartbeat for so long that others take it
     /// for gone: they wait for its executors to show up elsewhere.
     pub fn is_given_up(&self) -> bool {
-        self.reading().ours.elapsed() > self.inner.expiry
+        self.reading().asked.elapsed() > self.inner.expiry
     }
 
-    /// The store's clock at an instant of ours, epoch milliseconds.
+    /// What the store's clock showed at an instant of ours at the latest, epoch milliseconds: for what begins a period of
+    /// grace. It may be in the store's future.
     pub fn at(&self, instant: Instant) -> i64 {
         let reading = self.reading();
-        match instant.checked_duration_since(reading.ours) {
-            Some(later) => reading.store + millis(later),
-            None => reading.store - millis(reading.ours.duration_since(instant)),
-        }
+        reading.store + since(reading.asked, instant)
     }
 
-    /// The store's clock now, epoch milliseconds.
+    /// What the store's clock shows now at least, epoch milliseconds: for whether a period is over.
     pub fn now(&self) -> i64 {
-        self.at(Instant::now())
+        let reading = self.reading();
+        reading.store + since(reading.answered, Instant::now())
     }
 
     /// Whether this instance could write its heartbeat lately. While it could not, it judges nobody:
     /// others may have taken over what it thinks it owns.
     pub fn is_current(&self) -> bool {
-        self.reading().ours.elapsed() < self.inner.expiry / 2
+        self.reading().asked.elapsed() < self.inner.expiry / 2
     }
 
     /// How often this instance came back after it could not reach the store. What it wrote before may
@@ -190,7 +192,7 @@ impl Instance {
 
     async fn beat(&self, was_current: bool) -> Result<(), StoreError> {
         let inner = &self.inner;
-        let began = Instant::now();
+        let mut asked = Instant::now();
         let beaten = if was_current {
             inner.store.beat(&inner.id).await?
         } else {
@@ -205,12 +207,17 @@ impl Instance {
                     .register_instance(&inner.id, &inner.address)
                     .await?;
                 inner.resumptions.fetch_add(1, Ordering::AcqRel);
+                asked = Instant::now();
                 inner.store.now().await?
             }
         };
         {
             let mut reading = inner.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            *reading = Reading { store, ours: began };
+            *reading = Reading {
+                store,
+                asked,
+                answered: Instant::now(),
+            };
         }
         if inner
             .store
@@ -220,6 +227,14 @@ impl Instance {
             inner.displaced.cancel();
         }
         Ok(())
+    }
+}
+
+/// Milliseconds from one instant to another, negative if that was earlier.
+fn since(from: Instant, to: Instant) -> i64 {
+    match to.checked_duration_since(from) {
+        Some(later) => millis(later),
+        None => -millis(from.duration_since(to)),
     }
 }
 

@@ -292,8 +292,8 @@ impl Store {
         query
     }
 
-    /// Writes down that a session is gone, and opens the record of the loss. `false` if the session
-    /// does not speak for the executor any more: then nothing is lost.
+    /// Writes down that a session is gone since `at`, or since now if that is in the future, and opens the record of
+    /// the loss. `false` if the session does not speak for the executor any more: then nothing is lost.
     pub async fn executor_lost(
         &self,
         key: &ExecutorKey,
@@ -304,24 +304,26 @@ impl Store {
         let _timer = self.timer("executor_lost");
         let mut tx = self.begin().await?;
         let update = self.sql(
-            "UPDATE executors SET state = 'DISCONNECTED', disconnected_at = $5, grace_from = $5, \
+            "UPDATE executors SET state = 'DISCONNECTED', \
+               disconnected_at = CASE WHEN $5 < {now} THEN $5 ELSE {now} END, \
+               grace_from = CASE WHEN $5 < {now} THEN $5 ELSE {now} END, \
                noticed_at = {now}, unresponsive_since = NULL, recovery_id = $6, updated_at = {now} \
              WHERE app_id = $1 AND executor_id = $2 AND app_version = $3 AND session_id = $4 \
-               AND state = 'HEALTHY'",
+               AND state = 'HEALTHY' RETURNING disconnected_at",
         );
-        let done = sqlx::query(update)
+        let since = sqlx::query_scalar(update)
             .bind(&key.app_id)
             .bind(&key.executor_id)
             .bind(&key.version)
             .bind(session_id)
             .bind(at)
             .bind(recovery_id)
-            .execute(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await?;
-        if done.rows_affected() == 0 {
+        let Some(since) = since else {
             return Ok(false);
-        }
-        self.open_recovery(&mut tx, recovery_id, key, at).await?;
+        };
+        self.open_recovery(&mut tx, recovery_id, key, since).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -334,7 +336,7 @@ impl Store {
         since: Option<Millis>,
     ) -> Result<(), StoreError> {
         let update = self.sql(
-            "UPDATE executors SET unresponsive_since = $5, updated_at = {now} \
+            "UPDATE executors SET unresponsive_since = CASE WHEN $5 > {now} THEN {now} ELSE $5 END, updated_at = {now} \
              WHERE app_id = $1 AND executor_id = $2 AND app_version = $3 AND session_id = $4 \
                AND state = 'HEALTHY'",
         );

@@ -395,6 +395,31 @@ async fn who_leaves_for_good_is_not_waited_for_postgres() {
     who_leaves_for_good_is_not_waited_for(Database::postgres().await).await;
 }
 
+/// An instance whose question for the time had to wait must not believe that it is as late as it was to be when the answer
+/// came: what it writes down would be in the future.
+#[tokio::test]
+async fn nobody_is_lost_in_the_future() {
+    let server = Server::configured(Database::postgres().await, |config| {
+        config.recovery.heartbeat_every = Duration::from_secs(2);
+        config.recovery.heartbeat_expiry = Duration::from_secs(20);
+    })
+    .await;
+    server.app("shop", 600).await;
+    let workflows = Workflows::default();
+    let leaves = Fake::connect(&server, "shop", "leaves", "v1", &workflows).await;
+    let _other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
+    let held = "BEGIN; LOCK TABLE instances IN EXCLUSIVE MODE; SELECT pg_sleep(3.5); COMMIT";
+    server.execute(held).await;
+    leaves.send(close(segno_protocol::CLOSE_LEFT));
+    let record = server
+        .until_recovery("shop", "leaves", "NOTHING_PENDING")
+        .await;
+    let times: Vec<&str> = ["disconnectedAt", "deadAt", "completedAt"]
+        .map(|name| record[name].as_str().unwrap())
+        .into();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
 /// A safety net: pending work whose executor is in no book is found and recovered; the rows of
 /// processes without a control plane are left alone.
 #[tokio::test]
