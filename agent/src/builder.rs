@@ -18,7 +18,7 @@ use crate::explain;
 use crate::payload::{Codec, Payloads};
 use crate::queue::Queue;
 use crate::recorder::Gate;
-use crate::runtime::{Identity, Runtime};
+use crate::runtime::{Identity, Runtime, UNNAMED};
 use crate::schedule::{self, Schedule};
 use crate::state::{FromRef, NoAppState};
 use crate::system_database::Options;
@@ -373,7 +373,7 @@ impl<S> Builder<S> {
         .or(file.executor_id.take());
         let executor_id = given_id.unwrap_or_else(|| match control_plane {
             Some(_) => Uuid::new_v4().to_string(),
-            None => "local".to_owned(),
+            None => UNNAMED.to_owned(),
         });
         self.settings.executor_id = Some(executor_id);
         let described = self.describe().await?;

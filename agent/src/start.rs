@@ -254,7 +254,7 @@ impl<'a, R> PendingStart<'a, R> {
             status: Status::Pending,
             name: self.name?,
             inputs: self.input?,
-            token: Uuid::new_v4().to_string(),
+            token: runtime.new_token(),
             queue: None,
             // A client has none: the latest version takes the run.
             app_version: Some(runtime.app_version().to_owned())

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::limits::{self, Limits};
 use super::run::StoredInput;
@@ -268,7 +267,7 @@ async fn claim(
     if db.dialect() == Dialect::Sqlite && db.read(look).await?.is_empty() {
         return Ok(Vec::new());
     }
-    let token = Uuid::new_v4().to_string();
+    let token = runtime.new_token();
     let with = db.sql("WITH candidate AS (");
     let lock = lock(db.dialect(), " FOR UPDATE SKIP LOCKED");
     let candidates = candidates(runtime, with, queues, None, room, lock);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
-use uuid::Uuid;
 
 use super::Runtime;
 use super::claim::{self, Claimed, candidates, dispatch, read_claimed, room, take_candidates};
@@ -262,7 +261,7 @@ async fn take_from(
         // Whoever holds one of these rows may be about to change what was counted.
         _ => " FOR UPDATE NOWAIT",
     };
-    let token = Uuid::new_v4().to_string();
+    let token = runtime.new_token();
     let with = db.sql("WITH candidate AS (");
     let queues = [queue.to_owned()];
     let most = usize::try_from(most).unwrap_or(0);

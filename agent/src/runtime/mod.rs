@@ -9,6 +9,7 @@ mod recovery;
 mod rounds;
 mod run;
 mod scheduler;
+mod token;
 mod wakeup;
 mod watch;
 
@@ -41,9 +42,13 @@ use completion::Completions;
 pub(crate) use completion::Outcome;
 use rounds::Rounds;
 pub(crate) use run::StoredInput;
+use token::Tokens;
 
 /// The net under all notifications: how often things are looked at in any case.
 const POLL: Duration = Duration::from_secs(1);
+
+/// The executor id of a process that was given none and that no control plane sees. Several may have it at a time.
+pub(crate) const UNNAMED: &str = "local";
 
 /// Who this process is, and its limits.
 #[derive(Debug, Clone)]
@@ -76,6 +81,7 @@ pub(crate) struct Runtime {
     pub(crate) recorder: Recorder,
     pub(crate) registry: Arc<Registry>,
     identity: Identity,
+    tokens: Tokens,
     pub(crate) counters: Counters,
     /// Whether runs may only repeat what is on record; see [`testing::replay`](crate::testing::replay).
     pub(crate) repeats_only: bool,
@@ -138,6 +144,7 @@ impl Runtime {
             recorder,
             registry,
             identity,
+            tokens: Tokens::new(),
             counters: Counters::default(),
             repeats_only,
             successor: OnceLock::new(),
@@ -207,6 +214,11 @@ impl Runtime {
         current
     }
 
+    /// A token for what this process is about to own.
+    pub(crate) fn new_token(&self) -> String {
+        self.tokens.next()
+    }
+
     pub(crate) fn app_name(&self) -> &str {
         &self.identity.app_name
     }
@@ -253,6 +265,7 @@ impl Runtime {
     pub(crate) fn begin_work(self: &Arc<Self>) {
         self.spawn(claim::run(self.clone()));
         self.spawn(scheduler::run(self.clone()));
+        self.spawn(recovery::recover_late(self.clone()));
         if let Some(keep) = self.identity.retention {
             self.spawn(watch::delete_ended(self.clone(), keep));
         }

@@ -2,10 +2,20 @@
 //! at shutdown.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::Runtime;
+use super::{Runtime, UNNAMED};
+use crate::clock;
 use crate::execution::Execution;
 use crate::system_database::{DatabaseError, INTERNAL_QUEUE, Scope};
+
+/// How long after the launch one's own id is looked at again.
+const LATE: [Duration; 3] = [
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+];
 
 /// Puts the pending runs of these executors, of this version and application, back on their queues. They
 /// are then taken like any other queued run.
@@ -24,6 +34,46 @@ pub(super) async fn recover(
         runtime.wake_all();
     }
     Ok(recovered.len())
+}
+
+/// Gives back what a dead process of this executor id got hold of after this one had recovered all it left: what it had
+/// sent may have waited in the network or for a lock, and the database does not know that nobody is there for the answer.
+pub(super) async fn recover_late(runtime: Arc<Runtime>) {
+    if runtime.executor_id() == UNNAMED {
+        return;
+    }
+    let launched = runtime.clock().now_ms();
+    for after in LATE {
+        let at = launched.saturating_add(clock::millis(after));
+        runtime.clock().sleep_until(at).await;
+        if runtime.stopping.is_cancelled() {
+            return;
+        }
+        let own = runtime.tokens.prefix();
+        let scope = Scope::of(runtime.app_name());
+        let recovered = runtime
+            .db
+            .system
+            .recover_not_owned(runtime.executor_id(), &own, runtime.app_version(), &scope)
+            .await;
+        match recovered {
+            Ok(late) if late.is_empty() => {}
+            Ok(late) => {
+                tracing::info!(
+                    count = late.len(),
+                    "recovered workflows that a dead process took late"
+                );
+                runtime
+                    .counters
+                    .recovered
+                    .fetch_add(late.len() as u64, Ordering::Relaxed);
+                runtime.wake_all();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not look for workflows that a dead process took late")
+            }
+        }
+    }
 }
 
 /// Returns exactly the runs that these executions own; whatever they had in flight is fenced off. One

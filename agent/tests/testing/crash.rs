@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use segno::{Builder, Ctx, Db, Error, NoAppState, Segno, Status, testing};
+use segno::{Builder, Ctx, Db, Error, NoAppState, Queue, Segno, Status, testing};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -15,7 +15,9 @@ async fn expense(ctx: Ctx, cents: u64) -> segno::Result<bool> {
 }
 
 fn expenses() -> Builder<NoAppState> {
-    Segno::named("t").workflow("expense", expense)
+    Segno::named("t")
+        .workflow("expense", expense)
+        .queue(Queue::new("later"))
 }
 
 #[tokio::test]
@@ -35,6 +37,46 @@ async fn a_run_goes_on_after_a_crash_and_its_handle_stays_good() {
     app.crash().await.unwrap();
     app.advance(HOUR * 73).await.unwrap();
     assert!(!run.await.unwrap());
+}
+
+/// What a dead process of this executor id sent, the database may do later than its successor recovered what it left.
+#[tokio::test]
+async fn what_a_dead_process_took_late_is_recovered() {
+    for db in databases().await {
+        let app = testing::launch(expenses().database(&db)).await.unwrap();
+        app.start(expense, 1).id("own").await.unwrap();
+        let late = app
+            .start(expense, 1)
+            .id("late")
+            .queue("later")
+            .delay(HOUR * 100)
+            .await
+            .unwrap();
+        app.idle().await;
+        let taken = "UPDATE workflow_status SET status = 'PENDING', executor_id = 'test', application_version = 'test', \
+                     owner_xid = '6ba7b810-9dad-41d1-80b4-00c04fd430c8' WHERE workflow_uuid = 'late'";
+        db.transaction(|tx| Box::pin(async move { Ok(tx.query(taken).execute().await?) }))
+            .await
+            .unwrap();
+        app.send("late", "approval", &true).await.unwrap();
+        app.advance(Duration::from_secs(9)).await.unwrap();
+        assert_eq!(late.status().await.unwrap(), Status::Pending);
+        app.advance(Duration::from_secs(1)).await.unwrap();
+        assert!(late.await.unwrap());
+
+        app.advance(HOUR).await.unwrap();
+        let own = app.workflows().id("own").await.unwrap();
+        assert_eq!((own[0].status, own[0].attempts), (Status::Pending, 1));
+        testing::drop_schema(&db).await.unwrap();
+    }
+}
+
+async fn databases() -> [Db; 2] {
+    let url = std::env::var("SEGNO_TEST_POSTGRES_URL").expect("SEGNO_TEST_POSTGRES_URL is not set");
+    [
+        testing::database().await.unwrap(),
+        testing::postgres(&url).await.unwrap(),
+    ]
 }
 
 /// Counts what really happened, in the database and outside of it.
