@@ -117,8 +117,7 @@ impl Writer {
         let rows = self
             .run(quick.bind(query, app, self.clock.now_ms()))
             .await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        quick.answer(row)
+        quick.answer(&rows)
     }
 
     /// The answers after the quick statement. Where it wrote fewer rows than there are items, the careful one
