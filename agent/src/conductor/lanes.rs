@@ -12,7 +12,8 @@ const URGENT: usize = 4;
 /// Requests accepted at all; a server that sends more gets refusals.
 const ACCEPTED: usize = 1024;
 
-/// Places for requests. Listings can take long; who is dead and who takes over cannot wait for them.
+/// Places for requests. Listings can take long; who is dead and who takes over cannot wait for them. Who we are waits for
+/// nothing at all: it needs no database, and until it is answered we are as good as dead.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {
     ordinary: Arc<Semaphore>,
@@ -23,8 +24,8 @@ pub(super) struct Lanes {
 /// A place in the queue.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    lane: Arc<Semaphore>,
-    _accepted: OwnedSemaphorePermit,
+    lane: Option<Arc<Semaphore>>,
+    _accepted: Option<OwnedSemaphorePermit>,
 }
 
 impl Lanes {
@@ -38,23 +39,28 @@ impl Lanes {
 
     /// Takes a place in the queue without waiting; `None` if there is none left.
     pub(super) fn enter(&self, request: &Request) -> Option<Ticket> {
-        let accepted = Arc::clone(&self.accepted).try_acquire_owned().ok()?;
         let lane = match request {
-            Request::ExecutorInfo(_) | Request::Recovery(_) | Request::ExistPendingWorkflows(_) => {
-                &self.urgent
+            Request::ExecutorInfo(_) => {
+                return Some(Ticket {
+                    lane: None,
+                    _accepted: None,
+                });
             }
+            Request::Recovery(_) | Request::ExistPendingWorkflows(_) => &self.urgent,
             _ => &self.ordinary,
         };
+        let accepted = Arc::clone(&self.accepted).try_acquire_owned().ok()?;
         Some(Ticket {
-            lane: Arc::clone(lane),
-            _accepted: accepted,
+            lane: Some(Arc::clone(lane)),
+            _accepted: Some(accepted),
         })
     }
 }
 
 impl Ticket {
-    /// Waits for one's turn, which lasts until both values are dropped.
+    /// Waits for one's turn, which lasts until both values are dropped; `None` if there is nothing to wait for.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.lane).acquire_owned().await.ok()
+        let lane = Arc::clone(self.lane.as_ref()?);
+        lane.acquire_owned().await.ok()
     }
 }

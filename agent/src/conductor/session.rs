@@ -266,7 +266,7 @@ impl Session {
         let identified = self.identified.clone();
         let was_identified = Arc::clone(&self.was_identified);
         self.handlers.spawn(async move {
-            let Some(_turn) = ticket.turn().await else { return };
+            let _turn = ticket.turn().await;
             let introduces = matches!(frame.request, Request::ExecutorInfo(_));
             let (kind, id) = (frame.request.message_type().to_owned(), frame.request_id.clone());
             let answer = match AssertUnwindSafe(executor.answer(frame)).catch_unwind().await {

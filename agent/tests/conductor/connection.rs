@@ -90,6 +90,30 @@ async fn slow_listings_do_not_delay_recovery() {
     f.drop().await;
 }
 
+/// A process whose database hangs is still there: a server that cannot learn who it is takes it for dead.
+#[tokio::test]
+async fn it_introduces_itself_while_the_database_hangs() {
+    let f = Fixture::postgres().await;
+    let server = Server::start().await;
+    let client = spawn(&server, &f, Hooks::default());
+    let mut peer = server.accept().await;
+    peer.get(&ExecutorInfo {}).await;
+    let lock = lock(&f, "workflow_status").await;
+    // The server offers again and again what is not taken.
+    for _ in 0..20 {
+        peer.send(&Recovery::new(strings(&["dead"])).unwrap()).await;
+        peer.send(&slow()).await;
+    }
+    drop(peer);
+    let mut peer = server.accept().await;
+    peer.get(&ExecutorInfo {}).await;
+    lock.rollback().await.unwrap();
+    tokio::join!(client.shutdown(), async {
+        while let Some(Ok(_)) = peer.socket.next().await {}
+    });
+    f.drop().await;
+}
+
 #[tokio::test]
 async fn shutdown_answers_what_it_was_asked_before() {
     let f = Fixture::postgres().await;
