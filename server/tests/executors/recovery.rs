@@ -420,6 +420,34 @@ async fn nobody_is_lost_in_the_future() {
     assert!(times.is_sorted(), "{times:?}");
 }
 
+/// Nor must it believe that a grace is over which is not.
+#[tokio::test]
+async fn grace_is_never_cut_short() {
+    let server = Server::configured(Database::postgres().await, |config| {
+        config.recovery.heartbeat_every = Duration::from_secs(4);
+        config.recovery.heartbeat_expiry = Duration::from_secs(20);
+    })
+    .await;
+    server.app("shop", 4).await;
+    let workflows = Workflows::default();
+    let dies = Fake::connect(&server, "shop", "dies", "v1", &workflows).await;
+    let _other = Fake::connect(&server, "shop", "other", "v1", &workflows).await;
+    // The second heartbeat, four seconds after the first, waits for two, and is the last before the end of grace.
+    tokio::time::sleep(Duration::from_millis(2800)).await;
+    dies.die().await;
+    let held = "BEGIN; LOCK TABLE instances IN EXCLUSIVE MODE; SELECT pg_sleep(2.9); COMMIT";
+    server.execute(held).await;
+    let record = server
+        .until_recovery("shop", "dies", "NOTHING_PENDING")
+        .await;
+    let [lost, dead] = ["disconnectedAt", "deadAt"].map(|name| {
+        let time = record[name].as_str().unwrap();
+        chrono::DateTime::parse_from_rfc3339(time).unwrap()
+    });
+    let grace = (dead - lost).num_milliseconds();
+    assert!(grace >= 4000, "dead after {grace} ms of 4000");
+}
+
 /// A safety net: pending work whose executor is in no book is found and recovered; the rows of
 /// processes without a control plane are left alone.
 #[tokio::test]
