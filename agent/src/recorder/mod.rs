@@ -16,6 +16,7 @@ mod effects;
 mod gate;
 mod postgres;
 mod quick;
+mod single;
 mod sqlite;
 mod statement;
 mod transaction;

@@ -1,5 +1,5 @@
-//! A batch on Postgres: one statement, so one round trip and one commit. First the quick one (see `quick`);
-//! the careful one (see `statement`) where something is in its way, or for what the quick one cannot do.
+//! A batch on Postgres: one statement, so one round trip and one commit. First the quick one (see `quick`, and `single` for
+//! a single item); the careful one (see `statement`) where something is in its way, or for what the quick one cannot do.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::quick::{self, Quick};
+use super::single::{self, Single};
 use super::statement::{
     EVENTS, MESSAGES, OUTCOMES, RECEIVES, RETURNS, STARTS, STEPS, STREAMS, fit, statement,
 };
@@ -37,6 +38,7 @@ pub(super) struct Writer {
 /// Which statement: one for each set of kinds that was in a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
+    Single(single::Kind),
     Quick(usize),
     Careful(usize),
 }
@@ -78,6 +80,7 @@ impl Writer {
             .cloned();
         known.unwrap_or_else(|| {
             let text = match form {
+                Form::Single(kind) => single::statement(kind),
                 Form::Quick(kinds) => quick::statement(kinds),
                 Form::Careful(kinds) => statement(kinds),
             };
@@ -99,17 +102,35 @@ impl Writer {
         app: &str,
         items: &[Item],
     ) -> Result<Vec<Written>, sqlx::Error> {
-        // The quick statement knows the newer line only.
-        let quick = Quick::new(items).filter(|_| !self.db.is_older_line());
-        if let Some(quick) = quick {
-            match self.quick(app, &quick).await {
-                Ok(answer) => return self.complete(app, items, &answer).await,
-                // A row is there already: an earlier attempt's own, or somebody else's.
-                Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(error),
-            }
+        match self.without_looking(app, items).await {
+            Ok(Some(answer)) => return self.complete(app, items, &answer).await,
+            Ok(None) => {}
+            // A row is there already: an earlier attempt's own, or somebody else's.
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(error),
         }
         self.careful(app, &items.iter().collect::<Vec<_>>()).await
+    }
+
+    /// Writes as if nothing were in the way. `None`: there is no such statement for these items.
+    async fn without_looking(
+        &self,
+        app: &str,
+        items: &[Item],
+    ) -> Result<Option<quick::Answer>, sqlx::Error> {
+        // These statements know the newer line only.
+        if self.db.is_older_line() {
+            return Ok(None);
+        }
+        if let Some(single) = Single::new(items) {
+            let query = sqlx::query(AssertSqlSafe(self.statement(Form::Single(single.kind()))));
+            let rows = self.run(single.bind(query, app)).await?;
+            return Ok(Some(single.answer(!rows.is_empty())));
+        }
+        match Quick::new(items) {
+            Some(quick) => self.quick(app, &quick).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn quick(&self, app: &str, quick: &Quick<'_>) -> Result<quick::Answer, sqlx::Error> {
@@ -117,7 +138,8 @@ impl Writer {
         let rows = self
             .run(quick.bind(query, app, self.clock.now_ms()))
             .await?;
-        quick.answer(&rows)
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        quick.answer(row)
     }
 
     /// The answers after the quick statement. Where it wrote fewer rows than there are items, the careful one

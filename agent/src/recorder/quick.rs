@@ -17,8 +17,6 @@ const PURGE: usize = 4;
 const CHILDREN: usize = 8;
 const STEPS: usize = 16;
 const OUTCOMES: usize = 32;
-/// Instead of these: one step and nothing else.
-const ONE_STEP: usize = 64;
 
 /// In these texts `?` is the next parameter, `@` what precedes the name of a table, and `{+…}` a further column
 /// where payloads are written for older SDKs, too (see [`fit`](super::statement::fit)).
@@ -106,15 +104,6 @@ recorded AS (
     JOIN own ON own.workflow_uuid = s.id AND own.owner_xid = s.token
   RETURNING 1)";
 
-/// The step of a workflow that has nobody beside it, without what it takes to sort several: that is half of the processor
-/// time of the statement.
-const RECORD_ONE: &str = r"
-INSERT INTO @operation_outputs (workflow_uuid, function_id, function_name, started_at_epoch_ms,
-       completed_at_epoch_ms, output, error, child_workflow_id, serialization, application_name, retention_timestamp)
-SELECT workflow_uuid, ?::int, ?::text, ?::bigint, ?::bigint, ?::text, ?::text, ?::text, ?::text, ?::text, NOW_MS
-  FROM @workflow_status WHERE workflow_uuid = ?::text AND owner_xid = ?::text FOR NO KEY UPDATE
-RETURNING 1";
-
 /// The ids are compared as expressions so that the index is used with the list of them, once.
 const FINISH: &str = r"
 outcome AS (
@@ -133,9 +122,6 @@ output AS (
 
 /// The statement for a set of kinds.
 pub(super) fn statement(kinds: usize) -> String {
-    if kinds == ONE_STEP {
-        return numbered(RECORD_ONE);
-    }
     let has = |kind: usize| kinds & kind != 0;
     let detailed = has(DETAILS);
     let children = has(CHILDREN);
@@ -171,7 +157,7 @@ pub(super) fn statement(kinds: usize) -> String {
 }
 
 /// Numbers the parameters.
-fn numbered(text: &str) -> String {
+pub(super) fn numbered(text: &str) -> String {
     let mut parts = text.split('?');
     let mut numbered = parts.next().unwrap_or_default().to_owned();
     for (index, part) in parts.enumerate() {
@@ -224,18 +210,7 @@ impl<'a> Quick<'a> {
         Some(quick)
     }
 
-    /// The step that is all there is.
-    fn only_step(&self) -> Option<&'a StepRow> {
-        match (&self.starts[..], &self.steps[..], &self.outcomes[..]) {
-            ([], [step], []) => Some(step),
-            _ => None,
-        }
-    }
-
     pub(super) fn kinds(&self) -> usize {
-        if self.only_step().is_some() {
-            return ONE_STEP;
-        }
         let bit = |present: bool, bit: usize| if present { bit } else { 0 };
         let children = self.starts.iter().any(|row| row.parent.is_some());
         bit(!self.starts.is_empty(), STARTS)
@@ -254,9 +229,6 @@ impl<'a> Quick<'a> {
     where
         'a: 'q,
     {
-        if let Some(step) = self.only_step() {
-            return bind_step(query, step, app);
-        }
         let kinds = self.kinds();
         if kinds & STARTS != 0 {
             query = bind_starts(query, &self.starts, kinds & DETAILS != 0);
@@ -288,15 +260,7 @@ impl<'a> Quick<'a> {
     }
 
     /// What was written.
-    pub(super) fn answer(&self, rows: &[PgRow]) -> Result<Answer, sqlx::Error> {
-        if self.only_step().is_some() {
-            return Ok(Answer {
-                starts: true,
-                steps: !rows.is_empty(),
-                outcomes: None,
-            });
-        }
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    pub(super) fn answer(&self, row: &PgRow) -> Result<Answer, sqlx::Error> {
         let complete = |column: usize, items: usize| -> Result<bool, sqlx::Error> {
             let written: Option<i64> = row.try_get(column)?;
             Ok(written.unwrap_or(0) == i64::try_from(items).unwrap_or(i64::MAX))
@@ -321,7 +285,8 @@ pub(super) struct Answer {
     pub(super) outcomes: Option<Vec<String>>,
 }
 
-fn has_details(row: &StartRow) -> bool {
+/// Whether a start has what only some have.
+pub(super) fn has_details(row: &StartRow) -> bool {
     let StartRow {
         timeout_ms,
         deadline_ms,
@@ -387,21 +352,6 @@ fn bind_starts<'q>(query: Query<'q>, rows: &[&'q StartRow], detailed: bool) -> Q
         .bind(column(rows, |row| row.schedule.as_deref()))
         .bind(column(rows, |row| row.debounce.is_some()))
         .bind(column(rows, |row| row.debounce.flatten()))
-}
-
-fn bind_step<'q>(query: Query<'q>, row: &'q StepRow, app: &'q str) -> Query<'q> {
-    query
-        .bind(row.position)
-        .bind(&*row.name)
-        .bind(row.started_at)
-        .bind(row.completed_at)
-        .bind(row.output.as_deref())
-        .bind(row.error.as_deref())
-        .bind(row.child.as_deref())
-        .bind(&*row.format)
-        .bind(app)
-        .bind(&*row.workflow_id)
-        .bind(&*row.token)
 }
 
 fn bind_steps<'q>(query: Query<'q>, rows: &[&'q StepRow]) -> Query<'q> {
