@@ -42,7 +42,7 @@ async fn a_run_goes_on_after_a_crash_and_its_handle_stays_good() {
 /// What a dead process of this executor id sent, the database may do later than its successor recovered what it left.
 #[tokio::test]
 async fn what_a_dead_process_took_late_is_recovered() {
-    for db in databases().await {
+    for db in both().await {
         let app = testing::launch(expenses().database(&db)).await.unwrap();
         app.start(expense, 1).id("own").await.unwrap();
         let late = app
@@ -71,7 +71,7 @@ async fn what_a_dead_process_took_late_is_recovered() {
     }
 }
 
-async fn databases() -> [Db; 2] {
+async fn both() -> [Db; 2] {
     let url = std::env::var("SEGNO_TEST_POSTGRES_URL").expect("SEGNO_TEST_POSTGRES_URL is not set");
     [
         testing::database().await.unwrap(),
