@@ -242,7 +242,7 @@ impl<'a, R> PendingStart<'a, R> {
             }
             (Some(id), _) => id,
             (None, Some((parent, position))) => format!("{}-{position}", parent.id()),
-            (None, None) => Uuid::new_v4().to_string(),
+            (None, None) => Uuid::now_v7().to_string(),
         };
         let now = runtime.clock().now_ms();
         let caller = self

@@ -104,7 +104,8 @@ recorded AS (
     JOIN own ON own.workflow_uuid = s.id AND own.owner_xid = s.token
   RETURNING 1)";
 
-/// The ids are compared as expressions so that the index is used with the list of them, once.
+/// The state is compared as an expression: an index of what is pending holds, until it is swept, what was, and for a
+/// table of which it knows nothing yet the planner takes it for the shortest way.
 const FINISH: &str = r"
 outcome AS (
   SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[]) AS o(id, token, status, output, error)),
@@ -113,8 +114,7 @@ done AS (
      SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = (SELECT NOW_MS),
          completed_at = (SELECT NOW_MS){+output = o.output}{+error = o.error}
     FROM outcome o
-   WHERE w.workflow_uuid = ANY(?::text[]) AND w.workflow_uuid || '' = o.id
-     AND w.status = 'PENDING' AND w.owner_xid = o.token
+   WHERE w.workflow_uuid = o.id AND w.owner_xid = o.token AND w.status || '' = 'PENDING'
   RETURNING w.workflow_uuid),
 output AS (
   INSERT INTO @workflow_output (workflow_uuid, output, error, retention_timestamp)
@@ -369,12 +369,10 @@ fn bind_steps<'q>(query: Query<'q>, rows: &[&'q StepRow]) -> Query<'q> {
 }
 
 fn bind_outcomes<'q>(query: Query<'q>, rows: &[&'q OutcomeRow]) -> Query<'q> {
-    let ids = column(rows, |row| row.workflow_id.as_str());
     query
-        .bind(ids.clone())
+        .bind(column(rows, |row| row.workflow_id.as_str()))
         .bind(column(rows, |row| row.token.as_str()))
         .bind(column(rows, |row| row.status.as_str()))
         .bind(column(rows, |row| row.output.as_deref()))
         .bind(column(rows, |row| row.error.as_deref()))
-        .bind(ids)
 }

@@ -169,7 +169,7 @@ done AS (
      SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = NOW_MS, completed_at = NOW_MS{+output = o.output}{+error = o.error}
     FROM outcome o JOIN own ON own.workflow_uuid = o.id AND own.owner_xid = o.token
    WHERE w.workflow_uuid || '' = o.id AND w.workflow_uuid = ANY($30::text[])
-     AND w.status = 'PENDING' AND w.owner_xid = o.token
+     AND w.status || '' = 'PENDING' AND w.owner_xid = o.token
   RETURNING w.workflow_uuid){-,
 output AS (
   INSERT INTO @workflow_output (workflow_uuid, output, error)
