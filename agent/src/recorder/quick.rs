@@ -101,24 +101,35 @@ recorded AS (
          (SELECT NOW_MS)
     FROM unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[],
                 ?::text[]) AS s(id, token, position, name, started, completed, output, error, child, format)
-    JOIN own ON own.workflow_uuid = s.id AND own.owner_xid = s.token
+    JOIN_OWNED
   RETURNING 1)";
 
-/// The state is compared as an expression: an index of what is pending holds, until it is swept, what was, and for a
-/// table of which it knows nothing yet the planner takes it for the shortest way.
+/// Steps come in the order in which every writer of several workflows locks them. That it is locked keeps the planner
+/// from anything but looking for each by its key.
+const LOCK_EACH: &str = r"CROSS JOIN LATERAL (
+      SELECT FROM @workflow_status w WHERE w.workflow_uuid = s.id AND w.owner_xid = s.token FOR NO KEY UPDATE) owned";
+
+/// Beside children, whose parents are locked in the same order.
+const LOCKED: &str = "JOIN own ON own.workflow_uuid = s.id AND own.owner_xid = s.token";
+
+/// The ids are compared as expressions so that the index is used with the list of them, once. So is the state: an index
+/// of what is pending holds, until it is swept, what was, and for a table of which it knows nothing yet the
+/// planner takes it for the shortest way.
 const FINISH: &str = r"
-outcome AS (
-  SELECT * FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[]) AS o(id, token, status, output, error)),
+outcome AS MATERIALIZED (
+  SELECT *, 'PENDING' AS before
+    FROM unnest(?::text[], ?::text[], ?::text[], ?::text[], ?::text[]) AS o(id, token, status, output, error)),
 done AS (
   UPDATE @workflow_status w
      SET status = o.status, deduplication_id = NULL, owner_xid = NULL, updated_at = (SELECT NOW_MS),
          completed_at = (SELECT NOW_MS){+output = o.output}{+error = o.error}
     FROM outcome o
-   WHERE w.workflow_uuid = o.id AND w.owner_xid = o.token AND w.status || '' = 'PENDING'
-  RETURNING w.workflow_uuid),
+   WHERE w.workflow_uuid = ANY(?::text[]) AND w.workflow_uuid || '' = o.id AND w.owner_xid = o.token
+     AND w.status = o.before
+  RETURNING w.workflow_uuid, o.output, o.error),
 output AS (
   INSERT INTO @workflow_output (workflow_uuid, output, error, retention_timestamp)
-  SELECT o.id, o.output, o.error, (SELECT NOW_MS) FROM outcome o JOIN done ON done.workflow_uuid = o.id)";
+  SELECT workflow_uuid, output, error, (SELECT NOW_MS) FROM done)";
 
 /// The statement for a set of kinds.
 pub(super) fn statement(kinds: usize) -> String {
@@ -128,16 +139,17 @@ pub(super) fn statement(kinds: usize) -> String {
     let insert_detailed =
         INSERT_DETAILED.replace("WHERE_PARENT", if children { PARENT_OWNED } else { "" });
     let input = INPUT.replace("INSERTED", if children { INSERTED } else { "" });
+    let record = RECORD.replace("JOIN_OWNED", if children { LOCKED } else { LOCK_EACH });
     let parts = [
         (has(STARTS) && !detailed, START),
         (has(STARTS) && detailed, DETAILED_START),
-        (has(STEPS) || children, OWN),
+        (children, OWN),
         (has(STARTS) && !detailed, INSERT),
         (has(STARTS) && detailed, &insert_detailed),
         (has(STARTS), &input),
         (has(PURGE), PURGE_STALE),
         (children, RECORD_CHILDREN),
-        (has(STEPS), RECORD),
+        (has(STEPS), &record),
         (has(OUTCOMES), FINISH),
     ];
     let parts: Vec<&str> = parts
@@ -207,6 +219,9 @@ impl<'a> Quick<'a> {
                 Work::Effect(_) | Work::Send(_) => return None,
             }
         }
+        quick
+            .steps
+            .sort_by(|one, other| one.workflow_id.cmp(&other.workflow_id));
         Some(quick)
     }
 
@@ -233,7 +248,7 @@ impl<'a> Quick<'a> {
         if kinds & STARTS != 0 {
             query = bind_starts(query, &self.starts, kinds & DETAILS != 0);
         }
-        if kinds & (STEPS | CHILDREN) != 0 {
+        if kinds & CHILDREN != 0 {
             let parents = self.starts.iter().filter_map(|row| row.parent.as_ref());
             let ids = parents.map(|parent| parent.workflow_id.as_str());
             let ids = ids.chain(self.steps.iter().map(|row| row.workflow_id.as_str()));
@@ -369,10 +384,12 @@ fn bind_steps<'q>(query: Query<'q>, rows: &[&'q StepRow]) -> Query<'q> {
 }
 
 fn bind_outcomes<'q>(query: Query<'q>, rows: &[&'q OutcomeRow]) -> Query<'q> {
+    let ids = column(rows, |row| row.workflow_id.as_str());
     query
-        .bind(column(rows, |row| row.workflow_id.as_str()))
+        .bind(ids.clone())
         .bind(column(rows, |row| row.token.as_str()))
         .bind(column(rows, |row| row.status.as_str()))
         .bind(column(rows, |row| row.output.as_deref()))
         .bind(column(rows, |row| row.error.as_deref()))
+        .bind(ids)
 }
