@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use crate::app::Segno;
 use crate::context::Ctx;
 use crate::error::{Error, Result};
-use crate::execution::{Execution, Place};
+use crate::execution::{Execution, Place, StepResult};
 use crate::handle::Handle;
 use crate::pending::{Pending, durable_call};
-use crate::recorder::{Effect, StepRow};
+use crate::recorder::Effect;
 use crate::runtime::{Kind, Runtime};
 use crate::system_database::Stored;
 use crate::underway::Doing;
@@ -165,26 +165,23 @@ async fn get<T: DeserializeOwned>(
         Ok(stored) => stored,
         Err(error) => return execution.fail(error).await,
     };
-    let row = StepRow {
-        output: Some(match &stored {
-            Some(stored) => stored.value.clone(),
-            None => "null".to_owned(),
-        }),
-        format: match stored
-            .as_ref()
-            .and_then(|stored| stored.serialization.clone())
-        {
-            Some(format) => format.into(),
-            None => crate::workflow::PORTABLE.into(),
-        },
-        ..execution.step_row(
-            position,
-            GET,
-            started_at,
-            execution.now_ms(),
-            crate::execution::StepResult::Nothing,
-        )
+    let output = match &stored {
+        Some(stored) => stored.value.clone(),
+        None => "null".to_owned(),
     };
+    let mut row = execution.step_row(
+        position,
+        GET,
+        started_at,
+        execution.now_ms(),
+        StepResult::Output(output),
+    );
+    let format = stored
+        .as_ref()
+        .and_then(|stored| stored.serialization.clone());
+    if let Some(format) = format {
+        row.format = format.into();
+    }
     if let Err(error) = execution.write(row).await {
         return execution.fail(error).await;
     }

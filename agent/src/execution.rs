@@ -306,7 +306,7 @@ impl Execution {
             .remove(&position);
         match recorded {
             Some(recorded) if recorded.name == name => {
-                Some(self.readable(position, recorded).await)
+                Some(Box::pin(self.readable(position, recorded)).await)
             }
             Some(recorded) => {
                 let error = self.mismatch(position, recorded.name, name);
@@ -389,13 +389,13 @@ impl Execution {
         started_at: i64,
         completed_at: i64,
         result: StepResult,
-    ) -> StepRow {
+    ) -> Box<StepRow> {
         let (output, error) = match result {
             StepResult::Output(output) => (Some(output), None),
             StepResult::Error(error) => (None, Some(error)),
             StepResult::Nothing => (None, None),
         };
-        StepRow {
+        Box::new(StepRow {
             workflow_id: self.origin.id.clone(),
             token: self.origin.token.clone(),
             position,
@@ -406,12 +406,12 @@ impl Execution {
             error,
             child: None,
             format: PORTABLE.into(),
-        }
+        })
     }
 
     /// Writes a step's row; returns after the commit. Never returns if the row shows that this execution
     /// is no longer the owner. The error is the database's refusal of this very row.
-    pub(crate) async fn write(&self, row: StepRow) -> Result<()> {
+    pub(crate) async fn write(&self, row: Box<StepRow>) -> Result<()> {
         let position = row.position;
         let name = row.name.clone();
         let written = self.runtime.recorder.step(row).await?;
@@ -435,7 +435,7 @@ impl Execution {
             None => StepResult::Nothing,
         };
         let row = EffectRow {
-            step: self.step_row(position, name, started_at, self.now_ms(), result),
+            step: *self.step_row(position, name, started_at, self.now_ms(), result),
             recorded: matches!(place, Place::Own(_)),
             effect,
         };

@@ -269,6 +269,8 @@ where
     }
 }
 
+/// What few steps do is awaited in boxes: the others do not keep room for it. Beyond a kilobyte or so that room
+/// costs more than all else that a step takes in this process.
 async fn drive<T, E, F, Fut>(
     execution: Arc<Execution>,
     position: Option<i32>,
@@ -286,7 +288,7 @@ where
         return attempts(&execution, None, &name, &options, body).await;
     };
     if let Some(recorded) = execution.replay(position, &name).await {
-        return recall(&execution, position, &name, recorded).await;
+        return Box::pin(recall(&execution, position, &name, recorded)).await;
     }
     let active = execution.enter(position, Doing::Step(name.clone()));
     let started_at = execution.now_ms();
@@ -297,16 +299,21 @@ where
         Ok(()) => result,
         // The database will not take this row as it is (text it cannot store, for one): that is the
         // step's failure, recorded if it can be.
-        Err(error) => {
-            let recorded = StepResult::Error(error.to_portable().to_string());
-            match execution
-                .record(position, &name, started_at, recorded)
-                .await
-            {
-                Ok(()) => Err(E::from_engine(error)),
-                Err(_) => execution.fail(error).await,
-            }
-        }
+        Err(error) => Box::pin(refused(&execution, position, &name, started_at, error)).await,
+    }
+}
+
+async fn refused<T, E: StepError>(
+    execution: &Execution,
+    position: i32,
+    name: &str,
+    started_at: i64,
+    error: Error,
+) -> Result<T, E> {
+    let recorded = StepResult::Error(error.to_portable().to_string());
+    match execution.record(position, name, started_at, recorded).await {
+        Ok(()) => Err(E::from_engine(error)),
+        Err(_) => execution.fail(error).await,
     }
 }
 
@@ -352,27 +359,10 @@ where
             active.attempt(attempt, options.retry.max_attempts);
         }
         let attempt = in_step(own.map(|(position, _)| position), attempt, &body);
-        let attempt = async {
-            if options.preemptible {
-                execution.unless_interrupted(attempt).await
-            } else {
-                attempt.await
-            }
-        };
-        let result = match options.timeout {
-            None => attempt.await,
-            Some(timeout) => execution
-                .runtime
-                .clock()
-                .timeout(timeout, attempt)
-                .await
-                .unwrap_or_else(|| {
-                    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                    Err(E::from_engine(Error::new(ErrorKind::StepTimeout {
-                        step: name.to_owned(),
-                        timeout_ms,
-                    })))
-                }),
+        let result = if options.preemptible || options.timeout.is_some() {
+            Box::pin(guarded(execution, name, options, attempt)).await
+        } else {
+            attempt.await
         };
         let counters = &execution.runtime.counters;
         let error = match result {
@@ -414,8 +404,35 @@ where
             let next = execution.now_ms().saturating_add(clock::millis(delay));
             active.retry_at(failures.saturating_add(1), options.retry.max_attempts, next);
         }
-        execution.pause(delay).await;
+        Box::pin(execution.pause(delay)).await;
     }
+}
+
+/// An attempt that may be dropped before it ends.
+async fn guarded<T, E: StepError>(
+    execution: &Execution,
+    name: &str,
+    options: &Options<'_, E>,
+    attempt: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let attempt = async {
+        if options.preemptible {
+            execution.unless_interrupted(attempt).await
+        } else {
+            attempt.await
+        }
+    };
+    let Some(timeout) = options.timeout else {
+        return attempt.await;
+    };
+    let in_time = execution.runtime.clock().timeout(timeout, attempt).await;
+    in_time.unwrap_or_else(|| {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        Err(E::from_engine(Error::new(ErrorKind::StepTimeout {
+            step: name.to_owned(),
+            timeout_ms,
+        })))
+    })
 }
 
 /// Turns a result into what is recorded. A value that cannot be written fails the step.

@@ -21,7 +21,7 @@ use crate::datasource::{self, Datasource, Open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execution::{Execution, Recorded, StepResult, in_step};
 use crate::message::{self, Message};
-use crate::recorder::{self, StartRow, StepRow};
+use crate::recorder::{self, StartRow};
 use crate::step::recall;
 pub use crate::system_database::Isolation;
 use crate::system_database::{self, Options, Statement, SystemDatabase};
@@ -545,7 +545,7 @@ where
     };
     let output = serde_json::to_string(&value)
         .map_err(|error| Error::serialization(&format!("output of transaction `{name}`"), error))?;
-    let mut row: StepRow = execution.step_row(
+    let mut row = execution.step_row(
         position,
         name,
         started_at,

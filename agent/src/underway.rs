@@ -1,7 +1,6 @@
 //! What a run is doing between two checkpoints, which no table says.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -134,7 +133,8 @@ impl Call {
 /// The durable calls of a run that are under way, in the order in which they began.
 #[derive(Debug)]
 pub(crate) struct Underway {
-    calls: Mutex<BTreeMap<u64, Call>>,
+    /// With their numbers. Few: often one, seldom more than a run does at a time.
+    calls: Mutex<Vec<(u64, Call)>>,
     waiting: Arc<Waiting>,
     /// Whether this run is one of `waiting`; changes under the lock of the calls.
     counted: AtomicBool,
@@ -153,7 +153,7 @@ impl Underway {
     /// Notes a call that begins now, in epoch milliseconds.
     pub(crate) fn enter(&self, position: Option<i32>, doing: Doing, now: i64) -> Active<'_> {
         let number = self.change(|calls| {
-            let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
+            let number = calls.last().map_or(0, |(last, _)| last + 1);
             let call = Call {
                 position,
                 doing,
@@ -162,7 +162,7 @@ impl Underway {
                 attempts: None,
                 retrying: false,
             };
-            calls.insert(number, call);
+            calls.push((number, call));
             number
         });
         Active {
@@ -172,10 +172,10 @@ impl Underway {
     }
 
     /// Changes the calls, and tells if the run has begun or ceased to do nothing but wait.
-    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, Call>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<(u64, Call)>) -> T) -> T {
         let mut calls = self.lock();
         let changed = change(&mut calls);
-        let waits = !calls.is_empty() && calls.values().all(Call::waits);
+        let waits = !calls.is_empty() && calls.iter().all(|(_, call)| call.waits());
         match (self.counted.swap(waits, Ordering::Relaxed), waits) {
             (false, true) => self.waiting.add(),
             (true, false) => self.waiting.remove(),
@@ -188,26 +188,26 @@ impl Underway {
     pub(crate) fn first(&self) -> Option<Call> {
         let calls = self.lock();
         let waits = calls
-            .values()
-            .find(|call| !matches!(call.doing, Doing::Checkpoint));
-        waits.or_else(|| calls.values().next()).cloned()
+            .iter()
+            .find(|(_, call)| !matches!(call.doing, Doing::Checkpoint));
+        waits.or(calls.first()).map(|(_, call)| call.clone())
     }
 
     /// Whether all of them only wait, for longer than until this instant.
     pub(crate) fn only_waits_beyond(&self, instant: i64) -> bool {
-        self.lock()
-            .values()
-            .all(|call| call.doing.is_wait() && call.until.is_some_and(|until| until > instant))
+        self.lock().iter().all(|(_, call)| {
+            call.doing.is_wait() && call.until.is_some_and(|until| until > instant)
+        })
     }
 
     /// Whether there are any and all of them only wait, beyond this instant.
     pub(crate) fn only_waits(&self, now: i64) -> bool {
         let calls = self.lock();
         let waits = |call: &Call| call.waits() && call.until.is_none_or(|until| until > now);
-        !calls.is_empty() && calls.values().all(waits)
+        !calls.is_empty() && calls.iter().all(|(_, call)| waits(call))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Call>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Call)>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -252,8 +252,8 @@ impl Active<'_> {
 
     fn change(&self, change: impl FnOnce(&mut Call)) {
         self.underway.change(|calls| {
-            if let Some(call) = calls.get_mut(&self.number) {
-                change(call);
+            if let Some(place) = place(calls, self.number) {
+                change(&mut calls[place].1);
             }
         });
     }
@@ -261,6 +261,17 @@ impl Active<'_> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.underway.change(|calls| calls.remove(&self.number));
+        self.underway.change(|calls| {
+            if let Some(place) = place(calls, self.number) {
+                calls.remove(place);
+            }
+        });
     }
+}
+
+/// Where the call of this number is. The numbers ascend.
+fn place(calls: &[(u64, Call)], number: u64) -> Option<usize> {
+    calls
+        .binary_search_by_key(&number, |(number, _)| *number)
+        .ok()
 }

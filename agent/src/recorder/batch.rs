@@ -169,7 +169,7 @@ mod tests {
     use crate::status::Status;
 
     fn step(id: &str, position: i32) -> Work {
-        Work::Step(StepRow {
+        Work::Step(Box::new(StepRow {
             workflow_id: id.into(),
             token: String::new(),
             position,
@@ -180,17 +180,17 @@ mod tests {
             error: None,
             child: None,
             format: "portable_json".into(),
-        })
+        }))
     }
 
     fn outcome(id: &str) -> Work {
-        Work::Outcome(OutcomeRow {
+        Work::Outcome(Box::new(OutcomeRow {
             workflow_id: id.into(),
             token: String::new(),
             status: Status::Success,
             output: None,
             error: None,
-        })
+        }))
     }
 
     fn label(item: &Item) -> String {

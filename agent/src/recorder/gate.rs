@@ -104,7 +104,7 @@ pub(super) fn beyond_the_record(
 ) -> Result<Written> {
     let (step, asked) = match work {
         Work::Outcome(row) => {
-            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(row.clone());
+            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some((**row).clone());
             return Ok(Written::Outcome(true));
         }
         Work::Step(row) => (row.position, row.name.clone()),

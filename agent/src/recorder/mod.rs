@@ -214,11 +214,12 @@ pub(crate) enum EffectWritten {
     NoSuchWorkflow(String),
 }
 
+/// What is to be written. In boxes, for it goes through many hands.
 pub(crate) enum Work {
     Start(Box<StartRow>),
-    Step(StepRow),
-    Outcome(OutcomeRow),
-    Effect(EffectRow),
+    Step(Box<StepRow>),
+    Outcome(Box<OutcomeRow>),
+    Effect(Box<EffectRow>),
     /// Messages from outside of any workflow.
     Send(Vec<MessageRow>),
 }
@@ -311,7 +312,7 @@ impl Recorder {
     }
 
     /// Commits a step.
-    pub(crate) async fn step(&self, row: StepRow) -> Result<StepWritten> {
+    pub(crate) async fn step(&self, row: Box<StepRow>) -> Result<StepWritten> {
         match self.submit(Work::Step(row)).await? {
             Written::Step(written) => Ok(written),
             _ => Err(wrong_answer()),
@@ -320,7 +321,7 @@ impl Recorder {
 
     /// Commits a checkpoint with an effect.
     pub(crate) async fn effect(&self, row: EffectRow) -> Result<EffectWritten> {
-        match self.submit(Work::Effect(row)).await? {
+        match self.submit(Work::Effect(Box::new(row))).await? {
             Written::Effect(written) => Ok(written),
             _ => Err(wrong_answer()),
         }
@@ -336,7 +337,7 @@ impl Recorder {
 
     /// Commits an outcome; false if the workflow is not ours any more.
     pub(crate) async fn outcome(&self, row: OutcomeRow) -> Result<bool> {
-        match self.submit(Work::Outcome(row)).await? {
+        match self.submit(Work::Outcome(Box::new(row))).await? {
             Written::Outcome(recorded) => Ok(recorded),
             _ => Err(wrong_answer()),
         }
