@@ -9,6 +9,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::{Item, OutcomeRow, StartRow, StepRow, Work};
+use crate::workflow::PORTABLE;
 
 /// Sets of these bits tell statements apart.
 const STARTS: usize = 1;
@@ -17,6 +18,7 @@ const PURGE: usize = 4;
 const CHILDREN: usize = 8;
 const STEPS: usize = 16;
 const OUTCOMES: usize = 32;
+const STEP_DETAILS: usize = 64;
 
 /// In these texts `?` is the next parameter, `@` what precedes the name of a table, and `{+…}` a further column
 /// where payloads are written for older SDKs, too (see [`fit`](super::statement::fit)).
@@ -97,12 +99,19 @@ const RECORD: &str = r"
 recorded AS (
   INSERT INTO @operation_outputs (workflow_uuid, function_id, function_name, started_at_epoch_ms,
          completed_at_epoch_ms, output, error, child_workflow_id, serialization, application_name, retention_timestamp)
-  SELECT s.id, s.position, s.name, s.started, s.completed, s.output, s.error, s.child, s.format, ?::text,
-         (SELECT NOW_MS)
-    FROM unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[],
-                ?::text[]) AS s(id, token, position, name, started, completed, output, error, child, format)
+  SELECT s.id, s.position, s.name, s.started, s.completed, s.output, STEP_VALUES, ?::text, (SELECT NOW_MS)
+    FROM unnest(?::text[], ?::text[], ?::int[], ?::text[], ?::bigint[], ?::bigint[], ?::text[]STEP_ARRAYS)
+      AS s(id, token, position, name, started, completed, outputSTEP_COLUMNS)
     JOIN_OWNED
   RETURNING 1)";
+
+/// What only some steps have, as `STEP_VALUES`, `STEP_ARRAYS` and `STEP_COLUMNS`.
+const STEP_DETAIL: [&str; 3] = [
+    "s.error, s.child, s.format",
+    ", ?::text[], ?::text[], ?::text[]",
+    ", error, child, format",
+];
+const NO_STEP_DETAIL: [&str; 3] = ["NULL, NULL, 'portable_json'", "", ""];
 
 /// Steps come in the order in which every writer of several workflows locks them. That it is locked keeps the planner
 /// from anything but looking for each by its key.
@@ -139,7 +148,16 @@ pub(super) fn statement(kinds: usize) -> String {
     let insert_detailed =
         INSERT_DETAILED.replace("WHERE_PARENT", if children { PARENT_OWNED } else { "" });
     let input = INPUT.replace("INSERTED", if children { INSERTED } else { "" });
-    let record = RECORD.replace("JOIN_OWNED", if children { LOCKED } else { LOCK_EACH });
+    let [values, arrays, columns] = if has(STEP_DETAILS) {
+        STEP_DETAIL
+    } else {
+        NO_STEP_DETAIL
+    };
+    let record = RECORD
+        .replace("STEP_VALUES", values)
+        .replace("STEP_ARRAYS", arrays)
+        .replace("STEP_COLUMNS", columns)
+        .replace("JOIN_OWNED", if children { LOCKED } else { LOCK_EACH });
     let parts = [
         (has(STARTS) && !detailed, START),
         (has(STARTS) && detailed, DETAILED_START),
@@ -236,6 +254,10 @@ impl<'a> Quick<'a> {
             )
             | bit(self.starts.iter().any(|row| !row.id_is_new), PURGE)
             | bit(!self.steps.is_empty(), STEPS)
+            | bit(
+                self.steps.iter().any(|row| has_step_details(row)),
+                STEP_DETAILS,
+            )
             | bit(!self.outcomes.is_empty(), OUTCOMES)
     }
 
@@ -266,7 +288,7 @@ impl<'a> Quick<'a> {
             query = query.bind(now).bind(app);
         }
         if kinds & STEPS != 0 {
-            query = bind_steps(query.bind(app), &self.steps);
+            query = bind_steps(query.bind(app), &self.steps, kinds & STEP_DETAILS != 0);
         }
         if kinds & OUTCOMES != 0 {
             query = bind_outcomes(query, &self.outcomes);
@@ -327,6 +349,11 @@ pub(super) fn has_details(row: &StartRow) -> bool {
         || debounce.is_some()
 }
 
+/// Whether a step has what only some have.
+fn has_step_details(row: &StepRow) -> bool {
+    row.error.is_some() || row.child.is_some() || row.format != PORTABLE
+}
+
 fn bind_starts<'q>(query: Query<'q>, rows: &[&'q StartRow], detailed: bool) -> Query<'q> {
     let query = query
         .bind(column(rows, |row| row.workflow_id.as_str()))
@@ -369,15 +396,19 @@ fn bind_starts<'q>(query: Query<'q>, rows: &[&'q StartRow], detailed: bool) -> Q
         .bind(column(rows, |row| row.debounce.flatten()))
 }
 
-fn bind_steps<'q>(query: Query<'q>, rows: &[&'q StepRow]) -> Query<'q> {
-    query
+fn bind_steps<'q>(query: Query<'q>, rows: &[&'q StepRow], detailed: bool) -> Query<'q> {
+    let query = query
         .bind(column(rows, |row| row.workflow_id.as_str()))
         .bind(column(rows, |row| row.token.as_str()))
         .bind(column(rows, |row| row.position))
         .bind(column(rows, |row| row.name.as_str()))
         .bind(column(rows, |row| row.started_at))
         .bind(column(rows, |row| row.completed_at))
-        .bind(column(rows, |row| row.output.as_deref()))
+        .bind(column(rows, |row| row.output.as_deref()));
+    if !detailed {
+        return query;
+    }
+    query
         .bind(column(rows, |row| row.error.as_deref()))
         .bind(column(rows, |row| row.child.as_deref()))
         .bind(column(rows, |row| &*row.format))
