@@ -121,7 +121,8 @@ impl<'a, R> PendingStart<'a, R> {
     }
 
     /// The run's id, which is its idempotency key: a second start under it joins the first and its input
-    /// is dropped. A random UUID unless given (for a child: the parent's id and the call's position).
+    /// is dropped. A UUID unless given, of version 7, which begins with the time (for a child: the parent's id
+    /// and the call's position).
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
